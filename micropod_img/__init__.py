@@ -1,0 +1,35 @@
+"""Container images for hosts without a daemon: pulled, kept in one OCI layout, turned into root filesystems.
+
+The public API: `ImageService`, `Reference`, `MicropodError`, and the values that they return. Each name is imported when
+it is first used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from micropod_img.errors import MicropodError
+    from micropod_img.models import DeleteResult, Image, PullReport
+    from micropod_img.reference import Reference
+    from micropod_img.service import ImageService, PullOptions
+
+__all__ = ["DeleteResult", "Image", "ImageService", "MicropodError", "PullOptions", "PullReport", "Reference"]
+
+_HOMES = {
+    "DeleteResult": "models",
+    "Image": "models",
+    "ImageService": "service",
+    "MicropodError": "errors",
+    "PullOptions": "service",
+    "PullReport": "models",
+    "Reference": "reference",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib  # noqa: PLC0415 - a package that is only looked at does not need it
+
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,113 @@
+"""The frozen values that the API returns and that `render` turns into tables and JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from micropod_img.digest import Digest
+    from micropod_img.errors import MicropodError
+    from micropod_img.platforms import Platform
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer of an image: as it is stored (digest, media type, size in bytes) and what it unpacks to (diff ID)."""
+
+    digest: Digest
+    diff_id: Digest
+    media_type: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One image of the store, for one platform.
+
+    Attributes:
+        ref: The canonical reference; empty for an image that another tool left in the layout without a name.
+        digest: Digest of the platform's manifest.
+        index_digest: Digest of the top-level index it came from, if it came from one.
+        media_type: Media type of the platform's manifest.
+        platform: What it runs on.
+        config_digest: Digest of its configuration.
+        layer_details: Its layers, bottom to top.
+        size: Bytes of manifest, configuration and layers as they are stored.
+        created: When it was built, if it says so.
+        pulled_at: When it came into this store; None for an image that another tool put there.
+        last_used_at: When it was last pulled, unpacked or mounted.
+    """
+
+    ref: str
+    digest: Digest
+    index_digest: Digest | None
+    media_type: str
+    platform: Platform
+    config_digest: Digest
+    layer_details: tuple[Layer, ...]
+    size: int
+    created: datetime | None
+    pulled_at: datetime | None
+    last_used_at: datetime
+
+    @property
+    def layers(self) -> tuple[Digest, ...]:
+        """Layer digests, bottom to top."""
+        return tuple(layer.digest for layer in self.layer_details)
+
+
+@dataclass(frozen=True, slots=True)
+class PullFailure:
+    """One reference of a pull that failed, as the user wrote it, and why."""
+
+    ref: str
+    error: MicropodError
+
+
+@dataclass(frozen=True, slots=True)
+class PullReport:
+    """What a pull of one or several references did; `images` and `failures` are in the order given."""
+
+    images: tuple[Image, ...]
+    failures: tuple[PullFailure, ...]
+    downloaded_bytes: int
+    reused_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteResult:
+    """What was removed: references and digests that no longer name an image here, and the bytes that this freed."""
+
+    removed: tuple[str, ...]
+    freed_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImageUsage:
+    """Disk use of one image in bytes: blobs that other images need too, and blobs that are its own."""
+
+    image: Image
+    shared_bytes: int
+    own_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoreUsage:
+    """Disk use of the store in bytes; each blob counts once in ``image_bytes`` however many images share it."""
+
+    images: tuple[ImageUsage, ...]
+    image_bytes: int
+    unreferenced_bytes: int
+    staging_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ToolVersion:
+    """One of the Go tools: its pinned version, and the file that is used."""
+
+    name: str
+    version: str
+    path: str
