@@ -1,0 +1,181 @@
+"""Files that survive a crash: durable writes, advisory locks, private directories."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import time
+from typing import TYPE_CHECKING
+
+from micropod_img.errors import DiskError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from micropod_img.cancellation import Cancellation
+
+_POLL_SECONDS = 0.05
+
+_DISK_CODES = {
+    errno.ENOSPC: ("disk-full", "the disk is full", "free some space, or choose another --root"),
+    errno.EDQUOT: ("disk-full", "the disk quota is used up", "free some space, or choose another --root"),
+    errno.EROFS: ("read-only", "the filesystem is read-only", "choose another --root"),
+    errno.EACCES: ("permission", "permission denied", "run as the store's owner, or choose another --root"),
+    errno.EPERM: ("permission", "operation not permitted", "run as the store's owner, or choose another --root"),
+    errno.EXDEV: (
+        "several-filesystems",
+        "images/, snapshots/ and tmp/ must be on one filesystem",
+        "mount the whole state directory, not a part of it",
+    ),
+}
+
+
+def disk_error(error: OSError, path: Path | str) -> DiskError:
+    """Translate an operating system error about a path of the store into one that says what to do."""
+    code, what, hint = _DISK_CODES.get(error.errno or 0, ("disk", error.strerror or str(error), None))
+    return DiskError(f"{path}: {what}", code=code, hint=hint, detail=str(error))
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path | str) -> Iterator[None]:
+    """Translate operating system errors inside the block; ``path`` is named where the error names none."""
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(error, error.filename or path) from error
+
+
+def fsync_file(path: Path) -> None:
+    """Make a file's content durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_directory(path: Path) -> None:
+    """Make the names in a directory durable (fsync(2): a file's own fsync does not)."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_durably(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Write a new file and make its content, not yet its name, durable."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fchmod(descriptor, mode)  # whatever the umask is
+        os.fsync(descriptor)
+
+
+def replace_durably(path: Path, content: bytes, *, staging: Path, mode: int = 0o644) -> None:
+    """Replace a file so that a reader, and a machine that lost power, finds the old content or the new, never less.
+
+    Args:
+        path: The file.
+        content: Its new content.
+        staging: A name on the same filesystem that nobody else uses; it is gone afterwards.
+        mode: Permission bits, independent of the umask.
+    """
+    write_durably(staging, content, mode=mode)
+    staging.rename(path)
+    fsync_directory(path.parent)
+
+
+def make_directory(path: Path, *, mode: int = 0o700) -> None:
+    """Make a directory (and its parents) unless it is there; the mode is independent of the umask."""
+    if path.is_dir():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=mode)
+        path.chmod(mode)
+
+
+def try_lock(descriptor: int, *, shared: bool = False) -> bool:
+    """Take an advisory lock (flock(2)) on an open file if that needs no waiting; return whether it was taken."""
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def same_file(descriptor: int, path: Path) -> bool:
+    """Whether the path still names the open file, and not another one that took its place."""
+    try:
+        named = path.lstat()
+    except FileNotFoundError:
+        return False
+    opened = os.fstat(descriptor)
+    return (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino)
+
+
+@contextlib.contextmanager
+def locked(
+    path: Path,
+    *,
+    owner: str,
+    on_wait: Callable[[str], None] | None = None,
+    patience: float = 2.0,
+    cancellation: Cancellation | None = None,
+) -> Iterator[int]:
+    """Hold an exclusive lock on a file that exists only while it is locked or waited for.
+
+    The file is removed by its holder before the lock goes, so that locks named after content do not pile up; who waited
+    for a removed file notices that it holds a name that is gone, and opens the new one.
+
+    Args:
+        path: The lock file.
+        owner: One line about the holder, for those who wait.
+        on_wait: Called once, with the holder's line, when the wait has taken ``patience`` seconds.
+        patience: Seconds to wait before saying so.
+        cancellation: Ends the wait.
+
+    Yields:
+        The locked file's descriptor.
+    """
+    descriptor = _acquire(path, on_wait=on_wait, patience=patience, cancellation=cancellation)
+    try:
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, owner.encode("utf-8", "replace"), 0)
+        yield descriptor
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+        os.close(descriptor)
+
+
+def _acquire(
+    path: Path, *, on_wait: Callable[[str], None] | None, patience: float, cancellation: Cancellation | None
+) -> int:
+    said_after = time.monotonic() + patience
+    said = on_wait is None
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            while not try_lock(descriptor):
+                if not same_file(descriptor, path):
+                    break
+                if not said and on_wait is not None and time.monotonic() >= said_after:
+                    said = True
+                    on_wait(os.pread(descriptor, 400, 0).decode("utf-8", "replace") or "another process")
+                if cancellation is not None:
+                    cancellation.sleep(_POLL_SECONDS)
+                else:
+                    time.sleep(_POLL_SECONDS)
+            else:
+                if same_file(descriptor, path):
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)

@@ -1,0 +1,252 @@
+"""Start programs and see them through: the only module that imports subprocess.
+
+A child gets an environment that was built for it (nothing is inherited), stdin from /dev/null unless bytes are given, a
+process group of its own (so that the terminal's Ctrl-C reaches us alone and we end it in order), and dies with the
+thread that started it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from micropod_img.cancellation import Cancellation
+
+_CHUNK = 1 << 16
+_STDERR_LIMIT = 1 << 18
+_POLL_SECONDS = 0.05
+_SETPRIV = "/usr/bin/setpriv"
+
+
+class ProgramNotFoundError(Exception):
+    """The program could not be started; ``args[0]`` is its path, the cause says why."""
+
+
+class ChildTimeoutError(Exception):
+    """The child was ended because its time was over; ``args[0]`` is the number of seconds it had."""
+
+
+class OutputLimitError(Exception):
+    """The child was ended because it wrote more than it may; ``args[0]`` is the limit in bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A child that has ended: exit status (negative: the signal that ended it) and what it wrote."""
+
+    status: int
+    stdout: bytes
+    stderr: str
+
+
+class _Drain:
+    """Reads one pipe of a child to its end in a thread, keeping at most ``limit`` bytes."""
+
+    def __init__(self, stream: IO[bytes], limit: int, *, refuse_more: bool) -> None:
+        self.content = bytearray()
+        self.overflowed = threading.Event()
+        self._stream = stream
+        self._limit = limit
+        self._refuse_more = refuse_more
+        self._thread = threading.Thread(target=self._read, name="drain", daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        # read1 gives what is there; read would wait for a full chunk, and with it the check of the limit.
+        read = getattr(self._stream, "read1", self._stream.read)
+        while chunk := read(_CHUNK):
+            room = self._limit - len(self.content)
+            self.content += chunk[: max(room, 0)]
+            if len(chunk) > room and self._refuse_more:
+                self.overflowed.set()
+
+    def join(self, timeout: float | None) -> bool:
+        """Wait for the end of the pipe; return whether it was reached."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def close(self) -> None:
+        self._thread.join()
+        self._stream.close()
+
+
+class Child:
+    """A running program, ended and reaped at the end of the ``with`` block at the latest.
+
+    Args:
+        argv: Absolute path of the program, and its arguments.
+        env: The whole environment of the child.
+        stdin: Bytes to feed it; without them its stdin is /dev/null.
+        cwd: Its working directory.
+        pass_fds: File descriptors that it keeps; a lock's descriptor here keeps the lock until the child is gone too.
+        stdout_limit: Bytes of stdout after which it is ended.
+
+    Raises:
+        ProgramNotFoundError: The program could not be started.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        stdin: bytes | None = None,
+        cwd: Path | None = None,
+        pass_fds: Sequence[int] = (),
+        stdout_limit: int = 1 << 20,
+    ) -> None:
+        # A missing or unrunnable program must fail here and not inside setpriv.
+        if not os.access(argv[0], os.X_OK):
+            raise ProgramNotFoundError(argv[0])
+        try:
+            self._process: subprocess.Popen[bytes] = subprocess.Popen(
+                [*_dying_with_parent(), *argv],
+                env=dict(env),
+                cwd=cwd,
+                stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                pass_fds=pass_fds,
+                process_group=0,
+            )
+        except OSError as error:
+            raise ProgramNotFoundError(argv[0]) from error
+        if self._process.stdout is None or self._process.stderr is None:
+            raise AssertionError("both are pipes")
+        self._stdout = _Drain(self._process.stdout, stdout_limit, refuse_more=True)
+        self._stderr = _Drain(self._process.stderr, _STDERR_LIMIT, refuse_more=False)
+        self._stdout_limit = stdout_limit
+        if stdin is not None and self._process.stdin is not None:
+            self._feed(self._process.stdin, stdin)
+
+    @staticmethod
+    def _feed(pipe: IO[bytes], content: bytes) -> None:
+        # A child that does not want to read says by its exit status what that means.
+        with contextlib.suppress(BrokenPipeError), pipe:
+            pipe.write(content)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the child if it still runs, reap it, and close its pipes."""
+        self.kill()
+        self._process.wait()
+        self._stdout.close()
+        self._stderr.close()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait at most so many seconds for the child to end.
+
+        Returns:
+            Whether it has ended; `completed` then tells how.
+
+        Raises:
+            OutputLimitError: It wrote more than it may.
+        """
+        # Pipes at their end announce the exit at once; Popen.wait with a timeout polls with growing delays.
+        ended = self._stdout.join(seconds) and self._stderr.join(seconds)
+        if self._stdout.overflowed.is_set():
+            self.kill()
+            raise OutputLimitError(self._stdout_limit)
+        if not ended:
+            return False
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:  # it closed its pipes and goes on
+            return False
+        return True
+
+    def completed(self) -> Completed:
+        """Return how the child ended and what it wrote; only after `wait` returned true."""
+        return Completed(
+            status=self._process.wait(),
+            stdout=bytes(self._stdout.content),
+            stderr=self._stderr.content.decode("utf-8", "replace"),
+        )
+
+    def kill(self) -> None:
+        """End the child and everything that it started."""
+        # Not poll(): it would reap the child, whose process id then is nobody's, while its own children live on.
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    stdin: bytes | None = None,
+    cwd: Path | None = None,
+    pass_fds: Sequence[int] = (),
+    timeout: float | None = None,
+    stdout_limit: int = 1 << 20,
+    cancellation: Cancellation | None = None,
+) -> Completed:
+    """Run a program to its end.
+
+    Args:
+        argv: Absolute path of the program, and its arguments.
+        env: The whole environment of the child.
+        stdin: Bytes to feed it; without them its stdin is /dev/null.
+        cwd: Its working directory.
+        pass_fds: File descriptors that it keeps.
+        timeout: Seconds after which it is ended.
+        stdout_limit: Bytes of stdout after which it is ended.
+        cancellation: Ends it when it is cancelled.
+
+    Returns:
+        Its exit status and output; a status that is not 0 is the caller's to judge.
+
+    Raises:
+        ProgramNotFoundError: The program could not be started.
+        ChildTimeoutError: Its time was over.
+        OutputLimitError: It wrote more than it may.
+        CancelledError: The work was called off.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    with Child(argv, env=env, stdin=stdin, cwd=cwd, pass_fds=pass_fds, stdout_limit=stdout_limit) as child:
+        while not child.wait(_POLL_SECONDS):
+            if cancellation is not None:
+                cancellation.check()
+            if deadline is not None and time.monotonic() > deadline:
+                raise ChildTimeoutError(timeout)
+        return child.completed()
+
+
+def replace_process(argv: Sequence[str], *, env: Mapping[str, str]) -> None:
+    """Become another program, whose output and exit status are then the user's to see as they are.
+
+    Raises:
+        ProgramNotFoundError: The program could not be started.
+    """
+    try:
+        os.execve(argv[0], list(argv), dict(env))  # noqa: S606 - no shell is wanted here
+    except OSError as error:
+        raise ProgramNotFoundError(argv[0]) from error
+
+
+def _dying_with_parent() -> tuple[str, ...]:
+    """Words before the command that let the kernel end it when this process is killed outright (prctl(2), PDEATHSIG).
+
+    A preexec_fn that calls prctl is not safe in a threaded process (subprocess documentation), setpriv is. Where
+    util-linux is missing a killed parent leaves its child to end by itself; its staging stays locked until then.
+    """
+    return (_SETPRIV, "--pdeathsig", "KILL", "--") if os.access(_SETPRIV, os.X_OK) else ()
