@@ -1,0 +1,145 @@
+"""The blobs of the layout: each is what its name says, and is durable before anything refers to it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from typing import TYPE_CHECKING
+
+from micropod_img import fsutil
+from micropod_img.digest import Digest, hex_of, sha256_of
+from micropod_img.errors import IntegrityError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from micropod_img.store.layout import StoreLayout
+
+DOCUMENT_LIMIT = 8 << 20
+"""Bytes of the largest manifest, index or configuration that is read."""
+
+REPAIR_HINT = "pull the image again: what is missing or corrupt is fetched anew"
+
+_REHASH_LIMIT = 1 << 20
+
+
+class BlobStore:
+    """Blobs of one store.
+
+    Args:
+        layout: Where they are.
+    """
+
+    def __init__(self, layout: StoreLayout) -> None:
+        self._layout = layout
+
+    def has(self, digest: Digest, size: int) -> bool:
+        """Whether the blob is here with this size; its bytes were checked when it was published."""
+        try:
+            return self._layout.blob(digest).stat().st_size == size
+        except FileNotFoundError:
+            return False
+
+    def read(self, digest: Digest, *, size: int | None = None) -> bytes:
+        """Read a document and check that its bytes are what its name says.
+
+        Args:
+            digest: Its digest.
+            size: Its size as another document says it.
+
+        Raises:
+            IntegrityError: It is missing, or its bytes or size are not those.
+        """
+        path = self._layout.blob(digest)
+        try:
+            with path.open("rb") as stream:
+                content = stream.read(DOCUMENT_LIMIT + 1)
+        except FileNotFoundError as error:
+            raise IntegrityError(f"blob {digest} is missing", code="missing-blob", hint=REPAIR_HINT) from error
+        except OSError as error:
+            raise fsutil.disk_error(error, path) from error
+        if sha256_of(content) != digest or (size is not None and len(content) != size):
+            raise IntegrityError(
+                f"blob {digest} is corrupt: its bytes are not what its name says",
+                code="corrupt-blob",
+                hint=REPAIR_HINT,
+            )
+        return content
+
+    def publish(self, staged: Path, digest: Digest) -> None:
+        """Give a staged and checked file its place among the blobs, durably; its name is durable after `sync`.
+
+        Args:
+            staged: The file, whose bytes were checked against the digest; it stays where it is, as a second link.
+            digest: What it is.
+        """
+        target = self._layout.blob(digest)
+        with fsutil.disk_errors(target):
+            if _holds(target, staged, digest):
+                return
+            descriptor = os.open(staged, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                os.fchmod(descriptor, 0o644)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            try:
+                os.link(staged, target)
+            except FileExistsError:
+                # What stands there is not the blob: its size is wrong, or its owner found its bytes to be.
+                replacement = staged.with_name(f"{staged.name}.replacement")
+                os.link(staged, replacement)
+                replacement.rename(target)
+
+    def sync(self) -> None:
+        """Make the names of all published blobs durable."""
+        with fsutil.disk_errors(self._layout.blobs):
+            fsutil.fsync_directory(self._layout.blobs)
+
+    def sizes(self) -> dict[Digest, int]:
+        """Return the digest and size in bytes of every blob file; names that are no digest are left out."""
+        sizes: dict[Digest, int] = {}
+        with contextlib.suppress(FileNotFoundError), os.scandir(self._layout.blobs) as entries:
+            for entry in entries:
+                if is_hex(entry.name):
+                    sizes[Digest(f"sha256:{entry.name}")] = entry.stat(follow_symlinks=False).st_size
+        return sizes
+
+    def link_into(self, directory: Path, digests: Iterable[Digest]) -> None:
+        """Hard-link blobs into a staging directory, so that a tool finds them there and nothing takes them away."""
+        with fsutil.disk_errors(directory):
+            for digest in digests:
+                with contextlib.suppress(FileNotFoundError, FileExistsError):
+                    os.link(self._layout.blob(digest), directory / hex_of(digest), follow_symlinks=False)
+
+    def held_elsewhere(self, digest: Digest) -> bool:
+        """Whether some staging place holds a link to the blob; it is then about to be used."""
+        try:
+            return self._layout.blob(digest).lstat().st_nlink > 1
+        except FileNotFoundError:
+            return False
+
+
+def is_hex(name: str) -> bool:
+    """Whether a file name is that of a sha256 blob."""
+    return len(name) == 64 and not name.strip("0123456789abcdef")  # noqa: PLR2004 - 256 bits in hex
+
+
+def file_digest(path: Path) -> Digest:
+    """Return the sha256 digest of a file."""
+    with path.open("rb", buffering=0) as stream:
+        return Digest("sha256:" + hashlib.file_digest(stream, "sha256").hexdigest())
+
+
+def _holds(target: Path, staged: Path, digest: Digest) -> bool:
+    """Whether the target is the blob already; small ones are read again, as pulling is how users repair a document."""
+    try:
+        there = target.stat()
+    except FileNotFoundError:
+        return False
+    here = staged.stat()
+    if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
+        return True
+    return there.st_size == here.st_size and (there.st_size > _REHASH_LIMIT or file_digest(target) == digest)

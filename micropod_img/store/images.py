@@ -1,0 +1,300 @@
+"""Which images the store holds: index entries, expanded to one record for each platform, read back from blobs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from micropod_img import media_types
+from micropod_img.errors import IntegrityError, NotFoundError, UsageError
+from micropod_img.models import Image, Layer
+from micropod_img.platforms import Platform, is_unknown, normalize, select
+from micropod_img.reference import Reference
+from micropod_img.store.documents import (
+    StoredConfig,
+    StoredDescriptor,
+    StoredIndex,
+    StoredManifest,
+    corrupt,
+    read_config,
+    read_document,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from micropod_img.digest import Digest
+    from micropod_img.store.index import Entry
+    from micropod_img.store.store import Store
+
+_SHORTEST_PREFIX = 4
+_DIGEST_LENGTH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One image for one platform, and the index entry that lists it (its own, or that of the whole index)."""
+
+    entry: Entry
+    digest: Digest
+    size: int
+    media_type: str
+    platform: Platform | None
+
+
+class ImageStore:
+    """The images of a store.
+
+    Args:
+        store: The store.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._blobs = store.blobs
+
+    def records(self, entries: Iterable[Entry]) -> Iterator[Record]:
+        """Yield the images that entries list, those of a whole index one by one; what is no image is left out."""
+        for entry in entries:
+            if entry.is_index:
+                yield from self._records_of_index(entry, entry.digest, entry.size)
+            else:
+                yield Record(entry, entry.digest, entry.size, entry.media_type, entry.platform)
+
+    def _records_of_index(self, entry: Entry, digest: Digest, size: int) -> Iterator[Record]:
+        document = read_document(self._blobs.read(digest, size=size), f"index {digest}")
+        if not isinstance(document, StoredIndex):
+            raise corrupt(f"index {digest}", "it lists no manifests")
+        for child in document.manifests:
+            if child.media_type in media_types.INDEXES:
+                yield from self._records_of_index(entry, child.digest, child.size)
+            elif self._is_image_here(child):
+                yield Record(entry, child.digest, child.size, child.media_type, child.platform)
+
+    def _is_image_here(self, child: StoredDescriptor) -> bool:
+        # Another tool may have copied an index with some of its images only; attestations are for no platform.
+        known = child.platform is None or not is_unknown(child.platform)
+        return known and self._store.layout.blob(child.digest).exists()
+
+    def image(self, record: Record) -> Image:
+        """Read an image back from its blobs: bytes of manifest and configuration, sizes of layers are checked.
+
+        Raises:
+            IntegrityError: Something of it is missing or corrupt.
+            UnsupportedError: It is an artifact.
+        """
+        manifest = self.manifest(record)
+        config = self._config(record, manifest)
+        layers = tuple(
+            Layer(layer.digest, diff_id, layer.media_type, layer.size)
+            for layer, diff_id in zip(manifest.layers, config.diff_ids, strict=True)
+        )
+        for layer in layers:
+            if not self._blobs.has(layer.digest, layer.size):
+                raise IntegrityError(
+                    f"{_named(record)}: layer {layer.digest} is missing or cut short",
+                    code="missing-blob",
+                    hint="pull the image again: only what is bad is fetched",
+                )
+        return Image(
+            ref=record.entry.reference,
+            digest=record.digest,
+            index_digest=record.entry.index_digest,
+            media_type=record.media_type or media_types.OCI_MANIFEST,
+            platform=normalize(record.platform or config.platform),
+            config_digest=manifest.config.digest,
+            layer_details=layers,
+            size=record.size + manifest.config.size + sum({layer.digest: layer.size for layer in layers}.values()),
+            created=_time(config.created),
+            pulled_at=_time(record.entry.pulled_at),
+            last_used_at=self._last_used(record),
+        )
+
+    def manifest(self, record: Record) -> StoredManifest:
+        """Read an image's manifest.
+
+        Raises:
+            IntegrityError: It is missing, corrupt, or no image's.
+        """
+        document = read_document(self._blobs.read(record.digest, size=record.size), f"manifest {record.digest}")
+        if not isinstance(document, StoredManifest):
+            raise corrupt(f"manifest {record.digest}", "it is an index")
+        return document
+
+    def _config(self, record: Record, manifest: StoredManifest) -> StoredConfig:
+        content = self._blobs.read(manifest.config.digest, size=manifest.config.size)
+        config = read_config(content, f"configuration {manifest.config.digest}")
+        if len(config.diff_ids) != len(manifest.layers):
+            raise IntegrityError(
+                f"{_named(record)} has {len(manifest.layers)} layers and {len(config.diff_ids)} diff IDs",
+                code="diff-id-count",
+            )
+        return config
+
+    def find(self, reference: Reference) -> list[Record]:
+        """Return the images of a reference: by its digest (of a manifest or an index) if it has one, else by name."""
+        entries = self._store.read_index().entries
+        if reference.digest is None:
+            return list(self.records(entry for entry in entries if entry.reference == str(reference)))
+        wanted = reference.digest
+        exact = [entry for entry in entries if entry.reference == str(reference)]
+        named = [entry for entry in entries if _repository(entry) == reference.name]
+        for candidates in (exact, named):
+            found = [
+                record
+                for record in self.records(candidates)
+                if wanted in (record.digest, record.entry.digest, record.entry.index_digest)
+            ]
+            if found:
+                return found
+        return []
+
+    def lookup(self, text: str) -> list[Record]:
+        """Return the images that a user means by a reference, a digest, or a unique prefix of a digest.
+
+        Args:
+            text: A reference; ``sha256:`` and hex digits; or four hex digits at least.
+
+        Raises:
+            InvalidReference: The text is none of these.
+            NotFoundError: Nothing here is called so.
+            UsageError: The prefix fits several digests.
+        """
+        digits = text.removeprefix("sha256:")
+        is_digest = _SHORTEST_PREFIX <= len(digits) <= _DIGEST_LENGTH and not digits.strip("0123456789abcdef")
+        if not (is_digest and (digits != text or len(digits) == _DIGEST_LENGTH)):
+            found = self.find(Reference.parse(text))
+            if found:
+                return found
+            if not is_digest:
+                raise not_here(text)
+        found = self._by_prefix(text, f"sha256:{digits}")
+        if not found:
+            raise not_here(text)
+        return found
+
+    def _by_prefix(self, text: str, prefix: str) -> list[Record]:
+        records = list(self.records(self._store.read_index().entries))
+        found = [record for record in records if record.digest.startswith(prefix)]
+        found = found or [record for record in records if (record.entry.index_digest or "").startswith(prefix)]
+        digests = {record.digest if record.digest.startswith(prefix) else record.entry.index_digest for record in found}
+        if len(digests) > 1:
+            raise UsageError(
+                f"{text} is the beginning of {len(digests)} digests: {', '.join(sorted(str(one) for one in digests))}",
+                code="ambiguous-digest",
+                hint="give more digits",
+            )
+        return found
+
+    def choose(self, records: Sequence[Record], wanted: Platform, *, strict: bool = False) -> Record | None:
+        """Return the image for a platform, never one for another that merely is here.
+
+        An image that may run on the wanted platform, but is not exactly for it, counts only if the index that it came
+        from has none that fits better, and if ``strict`` is false.
+        """
+        for record in records:
+            platform = self.platform_of(record)
+            if platform == normalize(wanted):
+                return record
+        if strict:
+            return None
+        for record in records:
+            if self._is_best_of_its_index(record, wanted):
+                return record
+        return None
+
+    def platform_of(self, record: Record) -> Platform:
+        """Return what an image runs on: as its index entry says, else as its configuration says."""
+        if record.platform is not None:
+            return normalize(record.platform)
+        return normalize(self._config(record, self.manifest(record)).platform)
+
+    def _is_best_of_its_index(self, record: Record, wanted: Platform) -> bool:
+        top = record.entry.index_digest
+        if top is None:
+            return select(wanted, [self.platform_of(record)]) is not None
+        try:
+            listed = list(self._listed(top))
+        except IntegrityError:  # the index was not kept, so nobody knows what else it had
+            return False
+        best = select(wanted, [descriptor.platform or Platform("", "") for descriptor in listed])
+        return best is not None and listed[best].digest == record.digest
+
+    def _listed(self, digest: Digest) -> Iterator[StoredDescriptor]:
+        document = read_document(self._blobs.read(digest), f"index {digest}")
+        for child in document.manifests if isinstance(document, StoredIndex) else ():
+            if child.media_type in media_types.INDEXES:
+                yield from self._listed(child.digest)
+            else:
+                yield child
+
+    def closure(self, entry: Entry) -> dict[Digest, int]:
+        """Return every blob that an entry needs, with its size in bytes.
+
+        Raises:
+            IntegrityError: A document on the way is missing or corrupt, so that nobody can know.
+        """
+        needed: dict[Digest, int] = {}
+        top = entry.index_digest
+        if top is not None and top != entry.digest:
+            with contextlib.suppress(FileNotFoundError):
+                needed[top] = self._store.layout.blob(top).stat().st_size
+        self._collect(entry.digest, entry.size, needed)
+        return needed
+
+    def _collect(self, digest: Digest, size: int, needed: dict[Digest, int]) -> None:
+        if digest in needed:
+            return
+        document = read_document(self._blobs.read(digest, size=size), f"blob {digest}")
+        needed[digest] = size
+        if isinstance(document, StoredManifest):
+            needed[document.config.digest] = document.config.size
+            needed.update((layer.digest, layer.size) for layer in document.layers)
+            return
+        for child in document.manifests:
+            if child.media_type in media_types.INDEXES | media_types.MANIFESTS:
+                self._collect(child.digest, child.size, needed)
+            else:
+                needed[child.digest] = child.size
+
+    def touch(self, record: Record) -> None:
+        """Note, as the time of its manifest's file, that an image was used; the index stays as it is."""
+        with contextlib.suppress(OSError):  # a store that may only be read is used all the same
+            os.utime(self._store.layout.blob(record.digest))
+
+    def _last_used(self, record: Record) -> datetime:
+        return datetime.fromtimestamp(self._store.layout.blob(record.digest).stat().st_mtime, UTC)
+
+
+def distinct_entries(records: Iterable[Record]) -> tuple[Entry, ...]:
+    """Return the index entries that list some images, each once."""
+    entries: list[Entry] = []
+    for record in records:
+        if record.entry not in entries:
+            entries.append(record.entry)
+    return tuple(entries)
+
+
+def _repository(entry: Entry) -> str:
+    return Reference.parse(entry.reference).name if entry.reference else ""
+
+
+def _named(record: Record) -> str:
+    return record.entry.reference or f"image {record.digest}"
+
+
+def not_here(text: str) -> NotFoundError:
+    """Return the error for a name that no image here has."""
+    return NotFoundError(
+        f"no image here is called {text}", code="image-not-found", hint="micropod-img images lists what is here"
+    )
+
+
+def _time(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None

@@ -1,0 +1,200 @@
+"""``index.json``: which images exist. Pure values; reading and replacing the file is `micropod_img.store.store`'s.
+
+Another tool's entries, and members that this program does not know, are kept as they are.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from micropod_img import media_types
+from micropod_img.digest import Digest, parse_digest
+from micropod_img.errors import InvalidReference, UsageError
+from micropod_img.platforms import Platform, host_platform, normalize
+from micropod_img.reference import Reference
+from micropod_img.store.documents import Members, members_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+REF_NAME: Final = "org.opencontainers.image.ref.name"
+REFERENCE: Final = "io.micropod.reference"
+INDEX_DIGEST: Final = "io.micropod.index-digest"
+PULLED_AT: Final = "io.micropod.pulled-at"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One descriptor of the index: a platform's manifest, or a whole index."""
+
+    digest: Digest
+    media_type: str
+    size: int
+    platform: Platform | None
+    annotations: Mapping[str, str]
+    members: Mapping[str, object]
+
+    @property
+    def is_index(self) -> bool:
+        """Whether the descriptor is of a whole index."""
+        return self.media_type in media_types.INDEXES
+
+    @property
+    def reference(self) -> str:
+        """The canonical reference of the image, or the empty string for an image without one.
+
+        Another tool's entry has only ``ref.name``. A bare word there is by the spec a tag and names no repository
+        (image-spec annotations.md), so only what has a slash or a colon is read as a reference.
+        """
+        ours = self.annotations.get(REFERENCE)
+        if ours is not None:
+            return ours
+        name = self.annotations.get(REF_NAME, "")
+        if "/" not in name and ":" not in name:
+            return ""
+        try:
+            return str(Reference.parse(name))
+        except InvalidReference:
+            return ""
+
+    @property
+    def index_digest(self) -> Digest | None:
+        """Digest of the top-level index that the image came from, if it came from one."""
+        try:
+            return parse_digest(self.annotations.get(INDEX_DIGEST, ""))
+        except UsageError:
+            return self.digest if self.is_index else None
+
+    @property
+    def pulled_at(self) -> str:
+        """When it was pulled (RFC 3339), or the empty string for what another tool put here."""
+        return self.annotations.get(PULLED_AT, "")
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutIndex:
+    """The whole of ``index.json``."""
+
+    entries: tuple[Entry, ...]
+    members: Mapping[str, object]
+
+
+def new_entry(
+    *,
+    reference: Reference,
+    digest: Digest,
+    media_type: str,
+    size: int,
+    platform: Platform | None,
+    index_digest: Digest | None,
+    pulled_at: str,
+) -> Entry:
+    """Make the entry of an image that was just pulled, loaded or tagged."""
+    annotations = {REFERENCE: str(reference), PULLED_AT: pulled_at}
+    if index_digest is not None:
+        annotations[INDEX_DIGEST] = index_digest
+    members: dict[str, object] = {"mediaType": media_type, "digest": digest, "size": size}
+    if platform is not None:
+        fields = {
+            "architecture": platform.architecture,
+            "os": platform.os,
+            "os.version": platform.os_version,
+            "variant": platform.variant,
+        }
+        members["platform"] = {key: value for key, value in fields.items() if value}
+    return Entry(digest, media_type, size, platform, annotations, members)
+
+
+def parse_index(content: bytes, *, name: str) -> LayoutIndex:
+    """Read ``index.json``.
+
+    Raises:
+        IntegrityError: It is torn, or an entry is no descriptor.
+    """
+    members = members_of(content, name)
+    entries = tuple(_entry(Members(item, name)) for item in members.items("manifests"))
+    return LayoutIndex(entries, members.mapping)
+
+
+def serialize(index: LayoutIndex) -> bytes:
+    """Write ``index.json``: ``ref.name`` on exactly one entry of each of our references, the host's platform first.
+
+    Other tools take the first descriptor of a name, or call two ambiguous.
+    """
+    named = _named(index.entries)
+    manifests = [
+        {**entry.members, **({"annotations": dict(entry.annotations)} if entry.annotations else {})} for entry in named
+    ]
+    document = {
+        "schemaVersion": 2,
+        "mediaType": media_types.OCI_INDEX,
+        **index.members,
+        "manifests": manifests,
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def with_entries(index: LayoutIndex, added: Iterable[Entry]) -> LayoutIndex:
+    """Return the index with entries put in the place of those of the same reference and platform.
+
+    An entry of a whole index replaces all others of its reference.
+    """
+    entries = list(index.entries)
+    for new in added:
+        entries = [old for old in entries if not _replaces(new, old)]
+        entries.append(new)
+    return replace(index, entries=tuple(entries))
+
+
+def without(index: LayoutIndex, removed: Callable[[Entry], bool]) -> LayoutIndex:
+    """Return the index without the entries that a predicate is true for."""
+    return replace(index, entries=tuple(entry for entry in index.entries if not removed(entry)))
+
+
+def renamed(entry: Entry, reference: Reference) -> Entry:
+    """Return the entry of the same image under another reference."""
+    kept = {key: value for key, value in entry.annotations.items() if key != REF_NAME}
+    return replace(entry, annotations={**kept, REFERENCE: str(reference)})
+
+
+def _entry(members: Members) -> Entry:
+    descriptor = members.descriptor()
+    annotations = members.child("annotations")
+    return Entry(
+        digest=descriptor.digest,
+        media_type=descriptor.media_type,
+        size=descriptor.size,
+        platform=descriptor.platform,
+        annotations={} if annotations is None else {key: annotations.text(key) for key in annotations.mapping},
+        members=members.mapping,
+    )
+
+
+def _replaces(new: Entry, old: Entry) -> bool:
+    if new.reference != old.reference:
+        return False
+    if new.is_index or old.is_index or new.platform is None or old.platform is None:
+        return True
+    return normalize(new.platform) == normalize(old.platform)
+
+
+def _named(entries: tuple[Entry, ...]) -> list[Entry]:
+    host = host_platform()
+    bearer: dict[str, int] = {}
+    for position, entry in enumerate(entries):
+        reference = entry.annotations.get(REFERENCE)
+        is_host = entry.platform is not None and normalize(entry.platform) == host
+        if reference is not None and (reference not in bearer or is_host):
+            bearer[reference] = position
+    named = []
+    for position, entry in enumerate(entries):
+        reference = entry.annotations.get(REFERENCE)
+        if reference is None:
+            named.append(entry)
+            continue
+        rest = {key: value for key, value in entry.annotations.items() if key != REF_NAME}
+        own = {REF_NAME: reference} if bearer[reference] == position else {}
+        named.append(replace(entry, annotations={**own, **rest}))
+    return named

@@ -1,0 +1,135 @@
+"""Take images and blobs away: only what no listed image needs, and nothing that work in progress holds."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from micropod_img import fsutil
+from micropod_img.errors import ConflictError, IntegrityError, NotFoundError
+from micropod_img.models import DeleteResult
+from micropod_img.store.images import ImageStore, distinct_entries
+from micropod_img.store.index import Entry, without
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from micropod_img.digest import Digest
+    from micropod_img.store.images import Record
+    from micropod_img.store.store import Store
+
+
+def remove_images(store: Store, names: Sequence[str], *, force: bool = False) -> DeleteResult:
+    """Drop images from the index, all of them or none, then free what no other image needs.
+
+    Args:
+        store: The store.
+        names: References, digests, or unique prefixes of digests.
+        force: Pass over names that are unknown, and drop an image by digest also where several references name it.
+
+    Raises:
+        NotFoundError: A name is unknown.
+        UsageError: A prefix fits several digests.
+        ConflictError: A digest is named by several references.
+    """
+    store.prepare()
+    images = ImageStore(store)
+    # The trash is emptied after the lock is gone: unlinking gigabytes takes longer than others should wait.
+    with store.stage("trash") as trash, store.index_transaction("rmi") as transaction:
+        doomed: list[Entry] = []
+        for name in names:
+            doomed += _entries(images, name, force=force)
+        kept = without(transaction.index, lambda entry: entry in doomed)
+        freed = _needed_only_by(images, doomed, kept.entries)
+        transaction.replace(kept)
+        freed_bytes = _discard(store, freed, trash.path)
+        labels = [entry.reference or entry.digest for entry in doomed]
+        labels += [entry.digest for entry in doomed if entry.digest in freed]
+        return DeleteResult(tuple(dict.fromkeys(labels)), freed_bytes)
+
+
+def collect_garbage(store: Store) -> DeleteResult:
+    """Remove every blob that no listed image needs and no work in progress holds.
+
+    Raises:
+        IntegrityError: An image is damaged, so that nobody can know which blobs it needs; nothing is removed.
+    """
+    store.prepare()
+    images = ImageStore(store)
+    with store.stage("trash") as trash, store.index_transaction("gc") as transaction:
+        live = _needed_by(images, transaction.index.entries)
+        garbage = {digest: size for digest, size in store.blobs.sizes().items() if digest not in live}
+        removed = tuple(digest for digest in garbage if not store.blobs.held_elsewhere(digest))
+        return DeleteResult(removed, _discard(store, {digest: garbage[digest] for digest in removed}, trash.path))
+
+
+def _entries(images: ImageStore, name: str, *, force: bool) -> Sequence[Entry]:
+    try:
+        records = images.lookup(name)
+    except NotFoundError:
+        if force:
+            return ()
+        raise
+    entries = distinct_entries(records)
+    if not force:
+        _refuse_ambiguous(name, records, entries)
+    return entries
+
+
+def _refuse_ambiguous(name: str, records: Sequence[Record], entries: Sequence[Entry]) -> None:
+    references = sorted({entry.reference for entry in entries})
+    if len(references) > 1:
+        raise ConflictError(
+            f"{name} has several references here: {', '.join(reference or '<none>' for reference in references)}",
+            code="several-references",
+            hint="remove one by its reference, or all of them with --force",
+        )
+    digest = name.rpartition("@")[2]
+    whole = next((entry for entry in entries if entry.is_index), None)
+    meant = {record.digest for record in records}
+    if whole is not None and len(meant) == 1 and whole.digest not in meant and next(iter(meant)).startswith(digest):
+        raise ConflictError(
+            f"{name} is one platform of {whole.reference or whole.digest}, which was pulled with --all-platforms",
+            code="part-of-an-index",
+            hint=f"remove all of it: micropod-img rmi {whole.reference or whole.digest}",
+        )
+
+
+def _needed_by(images: ImageStore, entries: Iterable[Entry]) -> dict[Digest, int]:
+    needed: dict[Digest, int] = {}
+    for entry in entries:
+        try:
+            needed.update(images.closure(entry))
+        except IntegrityError as error:
+            raise IntegrityError(
+                f"{entry.reference or entry.digest} is damaged, and which blobs it needs is unknown: {error.message}",
+                code=error.code,
+                hint="pull it again, or remove it with rmi; nothing was removed now",
+            ) from error
+    return needed
+
+
+def _needed_only_by(images: ImageStore, doomed: Iterable[Entry], kept: Iterable[Entry]) -> dict[Digest, int]:
+    try:
+        live = _needed_by(images, kept)
+    except IntegrityError:
+        return {}  # the damaged image may need any of them; gc says so
+    freed: dict[Digest, int] = {}
+    for entry in doomed:
+        # A damaged image goes all the same; what cannot be known to be its own is left to gc.
+        with contextlib.suppress(IntegrityError):
+            freed.update(images.closure(entry))
+    return {digest: size for digest, size in freed.items() if digest not in live}
+
+
+def _discard(store: Store, blobs: dict[Digest, int], trash: Path) -> int:
+    freed = 0
+    for digest, size in blobs.items():
+        path = store.layout.blob(digest)
+        if store.blobs.held_elsewhere(digest):
+            continue
+        with fsutil.disk_errors(path), contextlib.suppress(FileNotFoundError):
+            path.rename(trash / path.name)
+            freed += size
+    return freed

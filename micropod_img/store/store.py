@@ -1,0 +1,128 @@
+"""One store: its paths, blobs and index, opened for reading or made ready for writing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+from micropod_img import fsutil
+from micropod_img.store.blobs import BlobStore
+from micropod_img.store.index import LayoutIndex, parse_index, serialize
+from micropod_img.store.layout import StoreLayout
+from micropod_img.store.staging import Staging, sweep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from micropod_img.cancellation import Cancellation
+    from micropod_img.digest import Digest
+
+
+class IndexTransaction:
+    """The index while nobody else can change it.
+
+    Args:
+        layout: Where it is.
+        index: What it says.
+    """
+
+    def __init__(self, layout: StoreLayout, index: LayoutIndex) -> None:
+        self._layout = layout
+        self.index = index
+
+    def replace(self, index: LayoutIndex) -> None:
+        """Write another index, durably and at once; only then may what it no longer lists be taken away."""
+        if index == self.index:
+            return
+        staging = self._layout.locks / "index.json.new"
+        staging.unlink(missing_ok=True)  # of a process that was killed while it held the lock
+        fsutil.replace_durably(self._layout.index, serialize(index), staging=staging)
+        self.index = index
+
+
+class Store:
+    """The images of one state directory.
+
+    Args:
+        root: The state directory, absolute; it need not exist before something is written.
+
+    Raises:
+        UnsupportedError: It has a newer format than this program knows.
+        DiskError: It belongs to somebody else, or cannot be read.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.layout = StoreLayout(root)
+        self.layout.check()
+        self.blobs = BlobStore(self.layout)
+
+    def prepare(self) -> None:
+        """Make the store if it is not there, and sweep what killed processes left."""
+        self.layout.prepare()
+        sweep(self.layout, self.blobs)
+
+    def read_index(self) -> LayoutIndex:
+        """Return what the index says; an index that is not there is empty.
+
+        Raises:
+            IntegrityError: It is torn.
+        """
+        path = self.layout.index
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return LayoutIndex((), {})
+        except OSError as error:
+            raise fsutil.disk_error(error, path) from error
+        return parse_index(content, name=str(path))
+
+    @contextlib.contextmanager
+    def index_transaction(
+        self, owner: str, *, on_wait: Callable[[str], None] | None = None, cancellation: Cancellation | None = None
+    ) -> Iterator[IndexTransaction]:
+        """Hold the index lock.
+
+        Args:
+            owner: What is being done, for those who wait.
+            on_wait: Called with the holder when the wait takes long.
+            cancellation: Ends the wait.
+        """
+        with (
+            fsutil.disk_errors(self.layout.index),
+            fsutil.locked(self.layout.index_lock, owner=_signed(owner), on_wait=on_wait, cancellation=cancellation),
+        ):
+            yield IndexTransaction(self.layout, self.read_index())
+
+    def stage(self, purpose: str) -> Staging:
+        """Return a private place for work in progress, a context manager."""
+        return Staging(self.layout, purpose)
+
+    @contextlib.contextmanager
+    def blob_lock(
+        self,
+        digest: Digest,
+        owner: str,
+        *,
+        on_wait: Callable[[str], None] | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> Iterator[None]:
+        """Be the one process that fetches a blob.
+
+        Args:
+            digest: The blob.
+            owner: What is being done, for those who wait.
+            on_wait: Called with the holder when there is one.
+            cancellation: Ends the wait.
+        """
+        path = self.layout.blob_lock(digest)
+        with (
+            fsutil.disk_errors(path),
+            fsutil.locked(path, owner=_signed(owner), on_wait=on_wait, patience=0, cancellation=cancellation),
+        ):
+            yield
+
+
+def _signed(owner: str) -> str:
+    return f"process {os.getpid()} ({owner})"
