@@ -1,0 +1,1 @@
+"""Images from registries into the store: resolve, plan, fetch, verify, publish."""

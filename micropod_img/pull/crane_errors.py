@@ -1,0 +1,272 @@
+"""What crane prints, and what it means to a user: the one table of its errors.
+
+Each row was seen in crane 0.21.9's output (``tests/pull/test_crane_errors.py`` has the words). Crane's errors are
+``Error: <what it did>: <METHOD> <URL>: <CODE>: <message>``; the codes are those of the OCI distribution-spec, "Error
+codes". What no row fits is shown whole.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from micropod_img.errors import (
+    AuthError,
+    DiskError,
+    IntegrityError,
+    MicropodError,
+    NotFoundError,
+    RateLimitedError,
+    ToolError,
+    UnavailableError,
+    UnsupportedError,
+)
+
+if TYPE_CHECKING:
+    from micropod_img.run import Completed
+
+DOCKER_HUB = "docker.io"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What crane was asked, for the words of an error.
+
+    Attributes:
+        ref: The reference, as the user knows it.
+        endpoint: The registry that was asked, ``host[:port]``.
+        stage: ``resolve``, ``fetch``, …
+    """
+
+    ref: str
+    endpoint: str
+    stage: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    pattern: str
+    error: type[MicropodError]
+    code: str
+    message: str
+    hint: str | None = None
+    retryable: bool = False
+
+
+_LOGIN = "log in with: micropod-img login {endpoint}"
+_AGAIN = "try again in a moment"
+
+_TABLE = (
+    # the disk first: its words are crane's own, at the end of a longer line
+    _Row(
+        r"no space left on device", DiskError, "disk-full", "the disk is full", "free some space, or use another --root"
+    ),
+    _Row(r"disk quota exceeded", DiskError, "disk-full", "the disk quota is used up", "free some space"),
+    _Row(r"read-only file system", DiskError, "read-only", "the store's filesystem is read-only", "use another --root"),
+    # integrity: wrong bytes twice are no accident of the network
+    _Row(
+        r"does not match requested digest|error verifying sha256 checksum|error verifying size|digest mismatch",
+        IntegrityError,
+        "digest-mismatch",
+        "{endpoint} sent bytes for {ref} that are not what their digest says",
+        "the registry, or a proxy on the way, is broken or hostile; nothing of it was kept",
+    ),
+    # codes of the distribution-spec
+    _Row(
+        r": TOOMANYREQUESTS: |: unexpected status code 429 ",
+        RateLimitedError,
+        "rate-limited",
+        "{endpoint} allows no more requests for now ({ref})",
+        "wait (limits usually last from a minute to six hours), log in for a higher one, or use a mirror",
+        retryable=True,
+    ),
+    _Row(
+        r": MANIFEST_UNKNOWN: ",
+        NotFoundError,
+        "manifest-unknown",
+        "{endpoint} has no {ref}",
+        "micropod-img crane ls {repository} lists the tags that are there",
+    ),
+    _Row(
+        r": NAME_UNKNOWN: |: NAME_INVALID: |repository name not known to registry",
+        NotFoundError,
+        "name-unknown",
+        "{endpoint} has no repository {path}",
+        "check the spelling",
+    ),
+    _Row(
+        r": BLOB_UNKNOWN: ",
+        NotFoundError,
+        "blob-unknown",
+        "{endpoint} has the manifest of {ref}, and not all blobs that it needs",
+        "the image was not pushed whole; push it again, or pull another tag",
+    ),
+    _Row(
+        r": UNAUTHORIZED: |: unexpected status code 401 |unauthorized: ",
+        AuthError,
+        "unauthorized",
+        "{endpoint} wants credentials for {ref}, or other ones",
+        _LOGIN,
+    ),
+    _Row(
+        r": DENIED: |: unexpected status code 403 |insufficient_scope|: FORBIDDEN: ",
+        AuthError,
+        "denied",
+        "{endpoint} does not allow you to read {ref}",
+        "your credentials may not read it, or it does not exist; " + _LOGIN,
+    ),
+    _Row(
+        r": unexpected status code 404 ",
+        NotFoundError,
+        "not-found",
+        "{endpoint} has no {ref}, or is not a registry",
+        "check the spelling of host and repository",
+    ),
+    _Row(
+        r": UNSUPPORTED: |unsupported status code|unsupported MediaType|unexpected media type",
+        UnsupportedError,
+        "unsupported",
+        "{endpoint} does not support what {ref} needs",
+    ),
+    _Row(
+        r": unexpected status code 5\d\d |: UNAVAILABLE: |: INTERNAL_ERROR: |: UNKNOWN: ",
+        UnavailableError,
+        "server-error",
+        "{endpoint} has a problem of its own ({ref})",
+        _AGAIN,
+        retryable=True,
+    ),
+    # the way there
+    _Row(
+        r"no such host|server misbehaving|Temporary failure in name resolution|lookup .* on .*: ",
+        UnavailableError,
+        "unknown-host",
+        "the name {endpoint} cannot be resolved ({ref})",
+        "check its spelling, and this host's DNS",
+        retryable=True,
+    ),
+    _Row(
+        r"server gave HTTP response to HTTPS client|first record does not look like a TLS handshake",
+        UnavailableError,
+        "plain-http",
+        "{endpoint} speaks plain HTTP, and HTTPS was asked ({ref})",
+        "if you trust the network in between: --insecure",
+    ),
+    _Row(
+        r"tls: |x509: |certificate",
+        UnavailableError,
+        "tls",
+        "the TLS certificate of {endpoint} is not trusted ({ref})",
+        "give its CA with SSL_CERT_FILE, or --insecure if you trust the network in between",
+    ),
+    _Row(
+        r"connection refused",
+        UnavailableError,
+        "connection-refused",
+        "{endpoint} refuses connections ({ref})",
+        "check host and port; is the registry running?",
+        retryable=True,
+    ),
+    _Row(
+        r"no route to host|network is unreachable|host is down",
+        UnavailableError,
+        "unreachable",
+        "there is no way to {endpoint} from here ({ref})",
+        "check the network and HTTPS_PROXY",
+        retryable=True,
+    ),
+    _Row(
+        r"i/o timeout|deadline exceeded|Client\.Timeout|TLS handshake timeout|connection timed out",
+        UnavailableError,
+        "timeout",
+        "{endpoint} did not answer in time ({ref})",
+        _AGAIN,
+        retryable=True,
+    ),
+    _Row(
+        r"unexpected EOF|connection reset|broken pipe|: EOF$|http2: |stream error|server closed|use of closed",
+        UnavailableError,
+        "connection-lost",
+        "{endpoint} broke the connection ({ref})",
+        _AGAIN + "; layers that arrived whole are kept",
+        retryable=True,
+    ),
+    _Row(
+        r"proxyconnect|Proxy Authentication Required",
+        UnavailableError,
+        "proxy",
+        "the proxy on the way to {endpoint} refuses ({ref})",
+        "check HTTPS_PROXY and NO_PROXY",
+    ),
+    _Row(
+        r"stopped after \d+ redirects",
+        UnavailableError,
+        "redirect-loop",
+        "{endpoint} redirects in circles ({ref})",
+        "the registry, or a proxy on the way, is misconfigured",
+    ),
+    _Row(
+        r"permission denied", DiskError, "permission", "the store may not be written", "run as the owner of the store"
+    ),
+    _Row(
+        r"could not parse reference",
+        UnsupportedError,
+        "reference-unsupported",
+        "crane cannot fetch {ref}, though its name is well-formed",
+    ),
+)
+
+
+def translate(completed: Completed, request: Request) -> MicropodError:
+    """Return the error that crane's output means.
+
+    Args:
+        completed: A crane that failed.
+        request: What it was asked.
+    """
+    words = _last_words(completed.stderr)
+    for row in _TABLE:
+        if re.search(row.pattern, words):
+            return _error(row, request, completed.stderr)
+    what = words or f"it ended with status {completed.status} and said nothing"
+    return ToolError(
+        f"crane failed for {request.ref}: {what}",
+        code="crane-failed",
+        stage=request.stage,
+        endpoint=request.endpoint,
+        detail=completed.stderr,
+    )
+
+
+def _last_words(stderr: str) -> str:
+    """Return the error itself: what was logged before it, of attempts that were repeated, decides nothing."""
+    _, marker, words = stderr.rpartition("Error: ")
+    return words.strip() if marker else stderr.strip()
+
+
+def _error(row: _Row, request: Request, detail: str) -> MicropodError:
+    name = request.ref.partition("@")[0]
+    path = name.partition("/")[2] or name
+    repository = name[: name.rfind(":")] if ":" in path else name
+    fields = {
+        "ref": request.ref,
+        "endpoint": request.endpoint,
+        "repository": repository,
+        "path": repository.partition("/")[2] or repository,
+    }
+    message = row.message.format(**fields)
+    hint = row.hint.format(**fields) if row.hint else None
+    if request.endpoint == DOCKER_HUB and row.code == "unauthorized":
+        # Docker Hub does not tell strangers which names exist.
+        message = f"Docker Hub has no {request.ref}, or it is private and wants credentials"
+        hint = f"check the spelling; if it is private: micropod-img login {DOCKER_HUB}"
+    return row.error(
+        message,
+        code=row.code,
+        hint=hint,
+        stage=request.stage,
+        endpoint=request.endpoint,
+        retryable=row.retryable,
+        detail=detail,
+    )

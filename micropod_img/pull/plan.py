@@ -1,0 +1,127 @@
+"""What a fetch needs and what of it is here: a pure value between resolving and fetching."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from micropod_img import media_types
+from micropod_img.errors import UnsupportedError
+from micropod_img.oci import Descriptor, Manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from micropod_img.digest import Digest
+    from micropod_img.pull.crane_errors import Request
+    from micropod_img.pull.resolve import Document
+    from micropod_img.store.blobs import BlobStore
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One image, or one whole index, to be fetched.
+
+    Attributes:
+        root: What the registry is asked for, by digest.
+        documents: Manifests and indexes, whose bytes are here already.
+        images: Those of the documents that are images; of each the configuration is checked.
+        configs: Configurations, each once.
+        layers: Layers (and what else artifacts of the index have), each once, bottom to top.
+    """
+
+    root: Document
+    documents: tuple[Document, ...]
+    images: tuple[Manifest, ...]
+    configs: tuple[Descriptor, ...]
+    layers: tuple[Descriptor, ...]
+
+    @property
+    def blobs(self) -> tuple[Descriptor, ...]:
+        """Everything that is not a document."""
+        return self.configs + self.layers
+
+    def missing(self, blobs: BlobStore) -> tuple[Descriptor, ...]:
+        """Return what the store does not have."""
+        return tuple(blob for blob in self.blobs if not blobs.has(blob.digest, blob.size))
+
+
+def plan_image(document: Document, request: Request) -> Plan:
+    """Plan the fetch of one image.
+
+    Raises:
+        UnsupportedError: It is an artifact, or has something that cannot become files.
+    """
+    return _plan(document, (document,), request)
+
+
+def plan_index(index: Document, descendants: Sequence[Document], request: Request) -> Plan:
+    """Plan the fetch of a whole index.
+
+    Args:
+        index: The index.
+        descendants: Everything that it leads to, itself first.
+        request: The reference in words, for errors.
+
+    Raises:
+        UnsupportedError: None of it is an image, or one has something that cannot become files.
+    """
+    return _plan(index, tuple(descendants), request)
+
+
+def _plan(root: Document, documents: tuple[Document, ...], request: Request) -> Plan:
+    manifests = [document.parsed for document in documents if isinstance(document.parsed, Manifest)]
+    images = tuple(manifest for manifest in manifests if _is_image(manifest))
+    if not images:
+        raise _no_image(manifests, request)
+    if isinstance(root.parsed, Manifest):
+        _refuse_unknown_layers(root.parsed, request)
+    configs = _once(manifest.config for manifest in manifests)
+    layers = _once(layer for manifest in manifests for layer in manifest.layers)
+    for blob in configs + layers:
+        if not blob.digest.startswith("sha256:"):
+            raise UnsupportedError(
+                f"{request.ref} has a blob with the digest {blob.digest}, and crane knows sha256 digests only",
+                code="digest-unsupported",
+                stage="resolve",
+                endpoint=request.endpoint,
+            )
+    known = {config.digest for config in configs}
+    return Plan(root, documents, images, configs, tuple(layer for layer in layers if layer.digest not in known))
+
+
+def _is_image(manifest: Manifest) -> bool:
+    # An attestation has an image's configuration, and layers that are no tar (buildkit, attestation-storage.md).
+    return manifest.is_image and (
+        not manifest.layers or any(layer.media_type in media_types.LAYERS for layer in manifest.layers)
+    )
+
+
+def _refuse_unknown_layers(manifest: Manifest, request: Request) -> None:
+    for layer in manifest.layers:
+        if layer.media_type not in media_types.LAYERS:
+            raise UnsupportedError(
+                f"{request.ref} has a layer of type {layer.media_type!r}, which cannot become files",
+                code="layer-unsupported",
+                stage="resolve",
+                endpoint=request.endpoint,
+            )
+
+
+def _no_image(manifests: Sequence[Manifest], request: Request) -> UnsupportedError:
+    first = manifests[0] if manifests else None
+    kind = (first.artifact_type or first.config.media_type) if first else "an empty index"
+    return UnsupportedError(
+        f"{request.ref} is an artifact ({kind}), not a container image",
+        code="not-an-image",
+        hint="micropod-img crane, or oras, can fetch artifacts",
+        stage="resolve",
+        endpoint=request.endpoint,
+    )
+
+
+def _once(descriptors: Iterable[Descriptor]) -> tuple[Descriptor, ...]:
+    distinct: dict[Digest, Descriptor] = {}
+    for descriptor in descriptors:
+        distinct.setdefault(descriptor.digest, descriptor)
+    return tuple(distinct.values())

@@ -1,0 +1,116 @@
+"""Make a fetched image visible: every blob in its place and durable, then one entry in the index."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from micropod_img import fsutil
+from micropod_img.digest import hex_of
+from micropod_img.errors import IntegrityError
+from micropod_img.oci import Index
+from micropod_img.platforms import normalize
+from micropod_img.reference import Reference
+from micropod_img.store.images import ImageStore
+from micropod_img.store.index import Entry, LayoutIndex, new_entry, with_entries
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from micropod_img.digest import Digest
+    from micropod_img.platforms import Platform
+    from micropod_img.pull.plan import Plan
+    from micropod_img.pull.resolve import Document
+    from micropod_img.store.staging import Staging
+    from micropod_img.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """How an image is listed.
+
+    Attributes:
+        reference: Under which name.
+        top: The document that the name stands for at the registry.
+        platform: What it runs on; None for a whole index.
+        configs: The bytes of its configurations, checked.
+    """
+
+    reference: Reference
+    top: Document
+    platform: Platform | None
+    configs: Mapping[Digest, bytes]
+
+
+def publish(store: Store, staging: Staging, plan: Plan, listing: Listing) -> None:
+    """Put every blob in its place, durably, and then list the image.
+
+    Args:
+        store: The store.
+        staging: Where the fetch worked; its links keep what others would take away meanwhile.
+        plan: What was fetched.
+        listing: How it is listed.
+
+    Raises:
+        IntegrityError: A layer that was here when the fetch began is gone, by another program's doing.
+    """
+    small = {document.digest: document.content for document in (*plan.documents, listing.top)} | dict(listing.configs)
+    documents = staging.path / "documents"
+    fsutil.make_directory(documents)
+    with fsutil.disk_errors(documents):
+        for digest, content in small.items():
+            path = documents / hex_of(digest)
+            fsutil.write_durably(path, content)
+            store.blobs.publish(path, digest)
+    store.blobs.sync()
+    with store.index_transaction(f"pull {listing.reference.familiar}") as transaction:
+        # A gc that ran meanwhile saw no entry that needs them; the staging place has them still.
+        for path, digest in _taken_away(store, staging, plan):
+            store.blobs.publish(path, digest)
+            store.blobs.sync()
+        transaction.replace(_listed(store, transaction.index, plan, listing))
+
+
+def _taken_away(store: Store, staging: Staging, plan: Plan) -> Iterator[tuple[Path, Digest]]:
+    for layer in plan.layers:
+        if not store.blobs.has(layer.digest, layer.size):
+            path = staging.blobs / hex_of(layer.digest)
+            if not path.exists():
+                raise IntegrityError(f"layer {layer.digest} was removed meanwhile", code="missing-blob", retryable=True)
+            yield path, layer.digest
+
+
+def _listed(store: Store, index: LayoutIndex, plan: Plan, listing: Listing) -> LayoutIndex:
+    top_is_index = isinstance(listing.top.parsed, Index)
+    entry = new_entry(
+        reference=listing.reference,
+        digest=plan.root.digest,
+        media_type=plan.root.media_type,
+        size=len(plan.root.content),
+        platform=None if listing.platform is None else normalize(listing.platform),
+        index_digest=listing.top.digest if top_is_index else None,
+        pulled_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    whole = [old for old in index.entries if old.is_index and old.reference == entry.reference]
+    if entry.is_index or not whole:
+        return with_entries(index, [entry])
+    if any(old.digest == entry.index_digest for old in whole):
+        return index  # it is listed with all its platforms
+    # The name moved for one platform; the others, which only the old index listed, are listed one by one.
+    return with_entries(index, [*_one_by_one(store, whole), entry])
+
+
+def _one_by_one(store: Store, whole: list[Entry]) -> Iterator[Entry]:
+    images = ImageStore(store)
+    for record in images.records(whole):
+        yield new_entry(
+            reference=Reference.parse(record.entry.reference),
+            digest=record.digest,
+            media_type=record.media_type,
+            size=record.size,
+            platform=images.platform_of(record),
+            index_digest=record.entry.index_digest,
+            pulled_at=record.entry.pulled_at,
+        )
