@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from micropod_img.errors import MicropodError
     from micropod_img.models import DeleteResult, Image, PullReport
     from micropod_img.reference import Reference
-    from micropod_img.service import ImageService, PullOptions
+    from micropod_img.pull.job import PullOptions
+    from micropod_img.service import ImageService
 
 __all__ = ["DeleteResult", "Image", "ImageService", "MicropodError", "PullOptions", "PullReport", "Reference"]
 
@@ -21,7 +22,7 @@ _HOMES = {
     "Image": "models",
     "ImageService": "service",
     "MicropodError": "errors",
-    "PullOptions": "service",
+    "PullOptions": "pull.job",
     "PullReport": "models",
     "Reference": "reference",
 }

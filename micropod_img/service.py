@@ -10,7 +10,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
 from micropod_img import progress as events
 from micropod_img.cancellation import Cancellation
@@ -19,15 +19,13 @@ from micropod_img.errors import (
     IntegrityError,
     MicropodError,
     NotFoundError,
-    UnavailableError,
     UnsupportedError,
-    UsageError,
 )
 from micropod_img.models import Image, PullFailure, PullReport, ToolVersion
 from micropod_img.platforms import Platform, host_platform
+from micropod_img.pull.job import Policy, PullJob, PullOptions
 from micropod_img.reference import Reference
-from micropod_img.store.images import ImageStore, Record, not_here
-from micropod_img.store.index import renamed, with_entries
+from micropod_img.store.images import ImageStore
 from micropod_img.store.store import Store
 
 if TYPE_CHECKING:
@@ -36,33 +34,7 @@ if TYPE_CHECKING:
     from micropod_img.config import Config
     from micropod_img.models import DeleteResult, StoreUsage
     from micropod_img.progress import ProgressSink
-    from micropod_img.pull.pull import PullRequest
-    from micropod_img.tools import PendingTool, Tool
-
-Policy: TypeAlias = Literal["missing", "newer", "always", "never"]
-POLICIES: tuple[Policy, ...] = ("missing", "newer", "always", "never")
-
-
-@dataclass(frozen=True, slots=True)
-class PullOptions:
-    """How references are pulled; the defaults are those of the configuration.
-
-    Attributes:
-        platform: ``os/arch[/variant]``; the host's if None.
-        all_platforms: Whether the whole index is pulled.
-        policy: When the network is asked: ``missing`` (if the image is not here), ``newer`` (for its digest, and for
-            more if that moved), ``always``, ``never``.
-        insecure: Whether plain HTTP, and HTTPS without verification, are allowed.
-        timeout: Seconds for each reference.
-        stall_timeout: Seconds without an answer or a new byte.
-    """
-
-    platform: str | Platform | None = None
-    all_platforms: bool = False
-    policy: Policy = "missing"
-    insecure: bool = False
-    timeout: float | None = None
-    stall_timeout: float | None = None
+    from micropod_img.tools import Tool
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +95,7 @@ class ImageService:
             MicropodError: Every kind that CONTRACT.md, "Exit status", lists.
         """
         options = PullOptions(platform, all_platforms, policy, insecure, timeout, stall_timeout)
-        job = _PullJob(self, options, progress or events.silent, Cancellation())
+        job = self._job(options, progress or events.silent, Cancellation())
         image, _, _ = job.pull(ref)
         return image
 
@@ -147,7 +119,7 @@ class ImageService:
             What worked and what did not.
         """
         cancellation = Cancellation()
-        job = _PullJob(self, options or PullOptions(), events.serialized(progress or events.silent), cancellation)
+        job = self._job(options or PullOptions(), events.serialized(progress or events.silent), cancellation)
         if len(refs) == 1:
             results = [job.outcome(refs[0])]
         else:
@@ -268,6 +240,16 @@ class ImageService:
         tools = [self.tool(name) for name in ("crane", "umoci")]
         return tuple(ToolVersion(tool.name, tool.version, str(tool.path)) for tool in tools)
 
+    def _job(self, options: PullOptions, sink: ProgressSink, cancellation: Cancellation) -> PullJob:
+        return PullJob(
+            store=self._store,
+            config=self.config,
+            platform=self.wanted_platform(options.platform),
+            options=options,
+            sink=sink,
+            cancellation=cancellation,
+        )
+
     def wanted_platform(self, platform: str | Platform | None) -> Platform:
         """Return the platform that is meant: the given one, the configuration's, or the host's.
 
@@ -278,174 +260,6 @@ class ImageService:
         if given is None:
             return host_platform()
         return given if isinstance(given, Platform) else Platform.parse(given)
-
-
-class _PullJob:
-    """Pulls references for one call of the API: what they share is found once.
-
-    Args:
-        service: The service.
-        options: How they are pulled.
-        sink: Is told of progress.
-        cancellation: Ends the work.
-    """
-
-    def __init__(
-        self, service: ImageService, options: PullOptions, sink: ProgressSink, cancellation: Cancellation
-    ) -> None:
-        if options.policy not in POLICIES:
-            raise UsageError(f"there is no pull policy {options.policy!r}", hint=f"choose of {', '.join(POLICIES)}")
-        if options.all_platforms and options.platform is not None:
-            raise UsageError("all platforms and one platform were asked for", hint="leave out one of the two options")
-        self._service = service
-        self._store = service._store  # noqa: SLF001 - this class is a part of the service
-        self._images = ImageStore(self._store)
-        self._options = options
-        self._platform = service.wanted_platform(options.platform)
-        # As ctr and nerdctl do: a platform that was named is meant exactly, the host's may be served by a lesser one.
-        self._strict = options.platform is not None
-        self._sink = sink
-        self._cancellation = cancellation
-        self._crane: PendingTool | None = None
-
-    def outcome(self, ref: str | Reference) -> tuple[Image, int, int] | PullFailure:
-        """Pull one reference; return what it became, or why it did not."""
-        try:
-            return self.pull(ref)
-        except MicropodError as error:
-            self._sink(events.Failed(str(ref), error.message))
-            return PullFailure(str(ref), error)
-
-    def pull(self, ref: str | Reference) -> tuple[Image, int, int]:
-        """Pull one reference.
-
-        Returns:
-            The image, the bytes that were downloaded, and the bytes that were here.
-        """
-        reference = _parsed(ref)
-        here = None if self._options.policy == "always" else self._here(reference)
-        if here is not None and (self._options.policy != "newer" or self._is_current(reference, here)):
-            return self._found(reference, here)
-        if self._options.policy == "never":
-            raise NotFoundError(
-                f"{reference.familiar} is not here for {self._platform}, and the policy is never to pull",
-                code="image-not-found",
-                hint=f"micropod-img pull {reference.familiar}",
-            )
-        return self._fetched(reference)
-
-    def _here(self, reference: Reference) -> Record | None:
-        """Return the image if it is here, whole, and for the wanted platform."""
-        records = self._images.find(reference)
-        if self._options.all_platforms:
-            records = [record for record in records if record.entry.is_index]
-        record = self._choose(records)
-        if record is None:
-            return None
-        try:
-            self._images.image(record)
-            if self._options.all_platforms and not self._is_whole(record):
-                return None
-        except IntegrityError as error:
-            if self._options.policy == "never":
-                raise
-            self._sink(events.Notice(str(reference), f"{error.message}; it is fetched again"))
-            return None
-        return record
-
-    def _choose(self, records: Sequence[Record]) -> Record | None:
-        chosen = self._images.choose(records, self._platform, strict=self._strict)
-        if chosen is None and self._options.all_platforms and records:
-            return records[0]
-        return chosen
-
-    def _is_whole(self, record: Record) -> bool:
-        closure = self._images.closure(record.entry)
-        return all(self._store.blobs.has(digest, size) for digest, size in closure.items())
-
-    def _found(self, reference: Reference, record: Record) -> tuple[Image, int, int]:
-        if record.entry.reference != str(reference):
-            record = self._listed_too(reference, record)
-        self._images.touch(record)
-        image = self._images.image(record)
-        self._sink(events.Finished(str(reference), image.digest, fetched=False, downloaded_bytes=0, reused_bytes=0))
-        return image, 0, image.size
-
-    def _listed_too(self, reference: Reference, record: Record) -> Record:
-        """List an image that was found by its digest under the reference that asked for it."""
-        self._store.prepare()
-        with self._store.index_transaction(f"pull {reference.familiar}") as transaction:
-            transaction.replace(with_entries(transaction.index, [renamed(record.entry, reference)]))
-        return self._choose(self._images.find(reference)) or record
-
-    def _is_current(self, reference: Reference, record: Record) -> bool:
-        if reference.digest is not None:
-            return True
-        from micropod_img.pull.pull import current_digest  # noqa: PLC0415 - only calls that go to the network pay for it
-
-        self._store.prepare()
-        try:
-            digest = current_digest(self._store, self._program(), self._request(reference), self._cancellation)
-        except UnavailableError as error:
-            self._sink(events.Notice(str(reference), f"{error.message}; what is here is used"))
-            return True
-        return digest in (record.digest, record.entry.index_digest)
-
-    def _fetched(self, reference: Reference) -> tuple[Image, int, int]:
-        self._start_tool_check()
-        from micropod_img.pull.pull import pull  # noqa: PLC0415 - only calls that go to the network pay for it
-
-        self._store.prepare()
-        pulled = pull(
-            self._store,
-            self._program(),
-            self._request(reference),
-            sink=self._sink,
-            cancellation=self._cancellation,
-        )
-        record = self._choose(self._images.find(reference))
-        if record is None:
-            raise not_here(str(reference))
-        self._images.touch(record)
-        image = self._images.image(record)
-        self._sink(
-            events.Finished(
-                str(reference),
-                image.digest,
-                fetched=True,
-                downloaded_bytes=pulled.downloaded_bytes,
-                reused_bytes=pulled.reused_bytes,
-            )
-        )
-        return image, pulled.downloaded_bytes, pulled.reused_bytes
-
-    def _start_tool_check(self) -> None:
-        if self._crane is None:
-            from micropod_img.tools import PendingTool  # noqa: PLC0415 - only calls that go to the network pay for it
-
-            self._crane = PendingTool("crane", directory=self._service.config.tools_dir)
-
-    def _program(self) -> Path:
-        self._start_tool_check()
-        assert self._crane is not None  # noqa: S101 - for the type checker
-        return self._crane.result().path
-
-    def _request(self, reference: Reference) -> PullRequest:
-        from micropod_img.pull.crane import TimeLimits  # noqa: PLC0415 - only calls that go to the network pay for it
-        from micropod_img.pull.pull import PullRequest  # noqa: PLC0415 - the same
-
-        config = self._service.config
-        timeout, stall_timeout = self._options.timeout, self._options.stall_timeout
-        return PullRequest(
-            reference,
-            None if self._options.all_platforms else self._platform,
-            strict=self._strict,
-            insecure=self._options.insecure or reference.domain in config.insecure_registries,
-            limits=TimeLimits(
-                timeout=config.timeout if timeout is None else timeout,
-                stall_timeout=config.stall_timeout if stall_timeout is None else stall_timeout,
-            ),
-        )
 
 
 def _parsed(ref: str | Reference) -> Reference:
