@@ -1,0 +1,53 @@
+"""A real registry on loopback, and images of random bytes in it, for the benches."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import os
+import re
+import subprocess
+import tarfile
+from typing import TYPE_CHECKING
+
+from bench.paired import CRANE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+LAYERS = 3
+
+
+@contextlib.contextmanager
+def registry(directory: Path) -> Iterator[str]:
+    """Run crane's own registry, with its blobs on disk; yield its ``host:port``."""
+    blobs = directory / "registry"
+    blobs.mkdir()
+    command = [str(CRANE), "registry", "serve", "--address", "127.0.0.1:0", "--disk", str(blobs)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            line = process.stderr.readline()
+            match = re.search(r"serving on port (\d+)", line)
+            assert match is not None, line
+            yield f"127.0.0.1:{match[1]}"
+        finally:
+            process.kill()
+
+
+def sample_image(directory: Path, host: str, *, mebibytes: int) -> str:
+    """Push an image of three layers of random bytes, which nothing compresses; return its reference."""
+    layers = []
+    for number in range(LAYERS):
+        content = directory / f"content-{number}"
+        content.write_bytes(os.urandom((mebibytes << 20) // LAYERS))
+        layer = directory / f"layer-{number}.tar.gz"
+        with gzip.open(layer, "wb", compresslevel=1) as stream, tarfile.open(fileobj=stream, mode="w") as archive:
+            archive.add(content, arcname=f"srv/content-{number}")
+        content.unlink()
+        layers.append(str(layer))
+    ref = f"{host}/bench/image:{mebibytes}"
+    append = [str(CRANE), "append", "--oci-empty-base", "-f", ",".join(layers), "-t", ref]
+    subprocess.run(append, check=True, capture_output=True)
+    return ref
