@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from micropod_img.config import Config
     from micropod_img.models import DeleteResult, StoreUsage
     from micropod_img.progress import ProgressSink
+    from micropod_img.pull.secret import Credential
     from micropod_img.tools import Tool
 
 
@@ -72,6 +73,7 @@ class ImageService:
         all_platforms: bool = False,
         policy: Policy = "missing",
         progress: ProgressSink | None = None,
+        auth: Credential | None = None,
         insecure: bool = False,
         timeout: float | None = None,
         stall_timeout: float | None = None,
@@ -84,6 +86,7 @@ class ImageService:
             all_platforms: Whether the whole index is pulled.
             policy: As `PullOptions` says.
             progress: Is told of progress.
+            auth: A credential, instead of those that files have.
             insecure: Whether plain HTTP, and HTTPS without verification, are allowed.
             timeout: Seconds for all of it; the configuration's if None.
             stall_timeout: Seconds without an answer or a new byte; the configuration's if None.
@@ -94,7 +97,7 @@ class ImageService:
         Raises:
             MicropodError: Every kind that CONTRACT.md, "Exit status", lists.
         """
-        options = PullOptions(platform, all_platforms, policy, insecure, timeout, stall_timeout)
+        options = PullOptions(platform, all_platforms, policy, insecure, timeout, stall_timeout, auth)
         job = self._job(options, progress or events.silent, Cancellation())
         image, _, _ = job.pull(ref)
         return image

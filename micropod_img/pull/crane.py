@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -13,45 +12,16 @@ from micropod_img.errors import IntegrityError, MicropodError, ToolError, Unavai
 from micropod_img.pull.crane_errors import Request, translate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from micropod_img.cancellation import Cancellation
-    from micropod_img.reference import Reference
+    from micropod_img.pull.access import Access
 
 MANIFEST_LIMIT = 4 << 20
 """Bytes of the largest manifest that is read (OCI distribution-spec: registries should accept 4 MiB)."""
 
-# What decides how the network is reached, and nothing else, is taken over from the user's environment.
-_NETWORK_VARIABLES = (
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-)
 _SHORTEST_REPOSITORY = 2
-
-
-def network_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of an environment that decide how the network is reached."""
-    return {name: environment[name] for name in _NETWORK_VARIABLES if name in environment}
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """How one registry is reached for one call.
-
-    Attributes:
-        environment: The whole environment of crane's process, with its private DOCKER_CONFIG.
-        insecure: Whether plain HTTP, and HTTPS without verification, are allowed.
-    """
-
-    environment: Mapping[str, str]
-    insecure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +53,7 @@ class Crane:
 
     Args:
         program: Path of the verified binary.
-        access: How the registry is reached.
+        access: The registry, and how it is reached.
         limits: How long requests may take.
     """
 
@@ -92,18 +62,18 @@ class Crane:
         self._access = access
         self._limits = limits
 
-    def manifest(self, target: str, request: Request, *, cancellation: Cancellation | None = None) -> bytes:
-        """Return the exact bytes of a manifest or index.
+    def manifest(self, digest: Digest | None, request: Request, *, cancellation: Cancellation | None = None) -> bytes:
+        """Return the exact bytes of a manifest or index: the one with a digest, or what the reference itself names.
 
         Raises:
             OutputLimitError: It is larger than `MANIFEST_LIMIT`.
             MicropodError: As `crane_errors` translates.
         """
-        return self._run(["manifest", target], request, cancellation, MANIFEST_LIMIT)
+        return self._run(["manifest", self._target(digest)], request, cancellation, MANIFEST_LIMIT)
 
-    def digest(self, target: str, request: Request, *, cancellation: Cancellation | None = None) -> Digest:
-        """Return the digest that a tag stands for now; the registry is asked for nothing else."""
-        answer = self._run(["digest", target], request, cancellation, 1024).decode("utf-8", "replace").strip()
+    def digest(self, request: Request, *, cancellation: Cancellation | None = None) -> Digest:
+        """Return the digest that the reference names now; the registry is asked for nothing else."""
+        answer = self._run(["digest", self._target()], request, cancellation, 1024).decode("utf-8", "replace").strip()
         try:
             return parse_digest(answer)
         except UsageError as error:
@@ -114,28 +84,37 @@ class Crane:
                 endpoint=request.endpoint,
             ) from error
 
-    def blob(self, target: str, request: Request, *, limit: int, cancellation: Cancellation | None = None) -> bytes:
+    def blob(self, digest: Digest, request: Request, *, limit: int, cancellation: Cancellation | None = None) -> bytes:
         """Return a small blob, such as a configuration, that the registry itself has.
 
         Raises:
             OutputLimitError: It is larger than ``limit`` bytes.
             MicropodError: As `crane_errors` translates.
         """
-        return self._run(["blob", target], request, cancellation, limit)
+        return self._run(["blob", self._target(digest)], request, cancellation, limit)
 
-    def start_pull(self, target: str, layout: Path, *, keep_open: Sequence[int]) -> run.Child:
+    def start_pull(self, digest: Digest, layout: Path, *, keep_open: Sequence[int]) -> run.Child:
         """Start to fetch an image by digest into an OCI layout.
 
         Args:
-            target: Repository and digest.
+            digest: The image or index.
             layout: A private directory; blobs that are in it already are not fetched.
             keep_open: Descriptors that the child holds until it ends.
         """
-        return self._start(["pull", "--format=oci", target, str(layout)], keep_open)
+        return self._start(["pull", "--format=oci", self._target(digest), str(layout)], keep_open)
+
+    def _target(self, digest: Digest | None = None) -> str:
+        endpoint = self._access.endpoint
+        target = endpoint.reference_text if digest is None else endpoint.text_for(digest)
+        if len(endpoint.repository) < _SHORTEST_REPOSITORY:
+            raise _cannot_fetch(target, "crane knows no repository names of one character")
+        if "@" in target and "@sha256:" not in target:
+            raise _cannot_fetch(target, "crane knows sha256 digests only")
+        return target
 
     def _argv(self, words: Sequence[str]) -> list[str]:
         command, *arguments = words
-        insecure = ["--insecure"] if self._access.insecure else []
+        insecure = ["--insecure"] if self._access.endpoint.insecure else []
         return [self._program, command, *insecure, *arguments]
 
     def _start(self, words: Sequence[str], keep_open: Sequence[int]) -> run.Child:
@@ -178,46 +157,5 @@ def timed_out(request: Request, seconds: float) -> MicropodError:
     )
 
 
-def crane_target(reference: Reference, digest: Digest | None = None) -> str:
-    """Return the words for crane that name an image, always canonical.
-
-    Args:
-        reference: What the user named; its digest, if it has one, decides.
-        digest: A digest in its place.
-
-    Raises:
-        UnsupportedError: The name is well-formed, and crane cannot fetch it.
-    """
-    decides = digest or reference.digest
-    if not reference.domain:
-        raise UnsupportedError(
-            f"{reference} cannot be fetched: {reference.path.partition('/')[0]!r} is no name of a host",
-            code="reference-unsupported",
-            stage="resolve",
-        )
-    if len(reference.path) < _SHORTEST_REPOSITORY:
-        raise UnsupportedError(
-            f"{reference} cannot be fetched: crane knows no repository names of one character",
-            code="reference-unsupported",
-            stage="resolve",
-            endpoint=reference.domain,
-        )
-    if decides is not None and not decides.startswith("sha256:"):
-        raise UnsupportedError(
-            f"{reference} cannot be fetched: crane knows sha256 digests only",
-            code="reference-unsupported",
-            stage="resolve",
-            endpoint=reference.domain,
-        )
-    return f"{reference.name}@{decides}" if decides else f"{reference.name}:{reference.tag}"
-
-
-def private_environment(directory: Path) -> dict[str, str]:
-    """Return the environment of a crane that finds no credential of anybody, and the user's network settings."""
-    return {
-        **network_environment(os.environ),
-        "PATH": "/usr/bin:/bin",
-        "LANG": "C.UTF-8",
-        "HOME": str(directory),
-        "DOCKER_CONFIG": str(directory),
-    }
+def _cannot_fetch(target: str, why: str) -> UnsupportedError:
+    return UnsupportedError(f"{target} cannot be fetched: {why}", code="reference-unsupported", stage="resolve")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from micropod_img import fsutil, media_types, progress, run
 from micropod_img.digest import hex_of
 from micropod_img.errors import DiskError, IntegrityError, NotFoundError, UnavailableError, UnsupportedError
-from micropod_img.pull.crane import TimeLimits, crane_target, timed_out
+from micropod_img.pull.crane import TimeLimits, timed_out
 from micropod_img.pull.crane_errors import translate
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from micropod_img.progress import ProgressSink
     from micropod_img.pull.crane import Crane
     from micropod_img.pull.crane_errors import Request
-    from micropod_img.reference import Reference
     from micropod_img.store.blobs import BlobStore
     from micropod_img.store.staging import Staging
 
@@ -35,8 +34,7 @@ class Fetch:
 
     Args:
         crane: The way to the registry.
-        reference: What is fetched.
-        request: The same in words, for errors.
+        request: What is fetched, in words.
         staging: Where crane works.
         blobs: Where complete layers go.
         sink: Is told of progress.
@@ -48,7 +46,6 @@ class Fetch:
         self,
         *,
         crane: Crane,
-        reference: Reference,
         request: Request,
         staging: Staging,
         blobs: BlobStore,
@@ -57,7 +54,6 @@ class Fetch:
         limits: TimeLimits,
     ) -> None:
         self._crane = crane
-        self._reference = reference
         self._request = request
         self._staging = staging
         self._blobs = blobs
@@ -67,8 +63,7 @@ class Fetch:
 
     def start(self, digest: Digest) -> run.Child:
         """Start crane; the blobs that are linked into the staging layout by now it does not fetch."""
-        target = crane_target(self._reference, digest)
-        return self._crane.start_pull(target, self._staging.image_layout, keep_open=(self._staging.descriptor,))
+        return self._crane.start_pull(digest, self._staging.image_layout, keep_open=(self._staging.descriptor,))
 
     def check_space(self, missing: Iterable[Descriptor]) -> None:
         """Compare what is needed with what is free, before gigabytes are fetched for nothing.
@@ -94,12 +89,11 @@ class Fetch:
             UnsupportedError: It does not.
         """
         for layer in missing:
-            if layer.media_type not in media_types.FOREIGN_LAYERS:
+            if not is_foreign(layer):
                 continue
-            target = crane_target(self._reference, layer.digest)
             try:
                 # One byte too many is the proof that it is there, and costs no more.
-                self._crane.blob(target, self._request, limit=1, cancellation=self._cancellation)
+                self._crane.blob(layer.digest, self._request, limit=1, cancellation=self._cancellation)
             except run.OutputLimitError:
                 continue
             except NotFoundError as error:
@@ -165,6 +159,11 @@ class Fetch:
                 )
 
 
+def is_foreign(layer: Descriptor) -> bool:
+    """Whether crane would look for a layer elsewhere if its registry did not have it, at whatever address is named."""
+    return bool(layer.urls) or layer.media_type in media_types.FOREIGN_LAYERS
+
+
 class _Watch:
     """Reads from the sizes of crane's files what has arrived: ``<hex><random>`` while it is written, then ``<hex>``."""
 
@@ -196,6 +195,9 @@ class _Watch:
                     sizes[name] = max(sizes.get(name, 0), entry.stat().st_size)
                     if entry.name == name:
                         complete.append(name)
+                    elif sizes[name] > self._received[name]:
+                        # What must be durable in the end goes to the disk while crane waits for the network.
+                        fsutil.fsync_file(self._directory / entry.name)
         grown = False
         for name, size in sizes.items():
             if size != self._received[name]:

@@ -5,6 +5,8 @@ What goes to the network is imported by the first reference that needs it: a pul
 
 from __future__ import annotations
 
+import os
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -23,7 +25,10 @@ if TYPE_CHECKING:
     from micropod_img.config import Config
     from micropod_img.platforms import Platform
     from micropod_img.progress import ProgressSink
+    from micropod_img.pull.access import AccessSettings
     from micropod_img.pull.pull import PullRequest
+    from micropod_img.pull.registries_conf import Registries
+    from micropod_img.pull.secret import Credential
     from micropod_img.store.store import Store
     from micropod_img.tools import PendingTool
 
@@ -43,6 +48,8 @@ class PullOptions:
         insecure: Whether plain HTTP, and HTTPS without verification, are allowed.
         timeout: Seconds for each reference.
         stall_timeout: Seconds without an answer or a new byte.
+        auth: A credential, instead of those that files have.
+        ca_file: Certificates of authorities to trust besides the system's.
     """
 
     platform: str | Platform | None = None
@@ -51,6 +58,8 @@ class PullOptions:
     insecure: bool = False
     timeout: float | None = None
     stall_timeout: float | None = None
+    auth: Credential | None = None
+    ca_file: Path | None = None
 
 
 class PullJob:
@@ -89,6 +98,8 @@ class PullJob:
         self._sink = sink
         self._cancellation = cancellation
         self._crane: PendingTool | None = None
+        self._loaded: Registries | None = None
+        self._loading = threading.Lock()
 
     def outcome(self, ref: str | Reference) -> tuple[Image, int, int] | PullFailure:
         """Pull one reference; return what it became, or why it did not."""
@@ -214,6 +225,7 @@ class PullJob:
 
     def _request(self, reference: Reference) -> PullRequest:
         from micropod_img.pull.crane import TimeLimits  # noqa: PLC0415 - only calls that go to the network pay for it
+        from micropod_img.pull.endpoints import endpoints  # noqa: PLC0415 - the same
         from micropod_img.pull.pull import PullRequest  # noqa: PLC0415 - the same
 
         timeout, stall_timeout = self._options.timeout, self._options.stall_timeout
@@ -221,9 +233,35 @@ class PullJob:
             reference,
             None if self._options.all_platforms else self._platform,
             strict=self._strict,
-            insecure=self._options.insecure or reference.domain in self._config.insecure_registries,
+            endpoints=endpoints(
+                reference,
+                self._registries(),
+                insecure=self._options.insecure,
+                insecure_registries=self._config.insecure_registries,
+            ),
+            settings=self._access_settings(),
             limits=TimeLimits(
                 timeout=self._config.timeout if timeout is None else timeout,
                 stall_timeout=self._config.stall_timeout if stall_timeout is None else stall_timeout,
             ),
+        )
+
+    def _registries(self) -> Registries:
+        from micropod_img.pull.registries_conf import load_registries  # noqa: PLC0415 - only calls to the network pay
+
+        with self._loading:
+            if self._loaded is None:
+                self._loaded = load_registries(self._config.registries_conf, os.environ)
+                for warning in self._loaded.warnings:
+                    self._sink(events.Notice("", warning))
+            return self._loaded
+
+    def _access_settings(self) -> AccessSettings:
+        from micropod_img.pull.access import AccessSettings  # noqa: PLC0415 - only calls that go to the network pay
+
+        return AccessSettings(
+            environment=os.environ,
+            given=self._options.auth,
+            auth_file=self._config.auth_file,
+            ca_file=self._options.ca_file or self._config.ca_file,
         )

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from micropod_img import fsutil, media_types, progress
-from micropod_img.errors import MicropodError
+from micropod_img import fsutil, progress
+from micropod_img.errors import (
+    AuthError,
+    IntegrityError,
+    MicropodError,
+    NotFoundError,
+    RateLimitedError,
+    UnavailableError,
+)
 from micropod_img.oci import Index
 from micropod_img.platforms import normalize, select
-from micropod_img.pull.crane import Access, Crane, crane_target, private_environment
+from micropod_img.pull.access import open_access
+from micropod_img.pull.crane import Crane
 from micropod_img.pull.crane_errors import Request
-from micropod_img.pull.fetch import Fetch
+from micropod_img.pull.fetch import Fetch, is_foreign
 from micropod_img.pull.plan import Plan, plan_image, plan_index
 from micropod_img.pull.publish import Listing, publish
-from micropod_img.pull.resolve import Document, Resolver, no_such_platform
+from micropod_img.pull.resolve import Choice, Document, Resolver, no_such_platform
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from micropod_img.cancellation import Cancellation
@@ -26,7 +35,9 @@ if TYPE_CHECKING:
     from micropod_img.oci import Descriptor
     from micropod_img.platforms import Platform
     from micropod_img.progress import ProgressSink
+    from micropod_img.pull.access import AccessSettings
     from micropod_img.pull.crane import TimeLimits
+    from micropod_img.pull.endpoints import Endpoint
     from micropod_img.reference import Reference
     from micropod_img.run import Child
     from micropod_img.store.staging import Staging
@@ -34,6 +45,8 @@ if TYPE_CHECKING:
 
 _MOST_PRELINKED = 4096
 _ATTEMPTS = 3
+# What one place to ask may answer, and another may not; a full disk or a hostile image is the same everywhere.
+_OF_THE_ENDPOINT = (NotFoundError, AuthError, UnavailableError, RateLimitedError, IntegrityError)
 _FIRST_DELAY = 0.5
 
 
@@ -45,14 +58,16 @@ class PullRequest:
         reference: The image.
         platform: The platform to choose from an index; None for all of them.
         strict: Whether only exactly this platform will do, since the user named it.
-        insecure: Whether plain HTTP, and HTTPS without verification, are allowed.
+        endpoints: Where to ask, one after the other until one has it: mirrors first, the registry itself last.
+        settings: What the user said of reaching registries.
         limits: How long it may take.
     """
 
     reference: Reference
     platform: Platform | None
     strict: bool
-    insecure: bool
+    endpoints: tuple[Endpoint, ...]
+    settings: AccessSettings
     limits: TimeLimits
 
 
@@ -66,12 +81,13 @@ class Pulled:
 
 
 class ImagePull:
-    """One pull: a staging place, the way to the registry, and at most one crane that fetches.
+    """One pull from one endpoint: a staging place, the way to the registry, and at most one crane that fetches.
 
     Args:
         store: The store, prepared for writing.
         staging: A private place, locked by this process.
         crane: The way to the registry.
+        endpoint: Which registry that is.
         wanted: What is to be pulled.
         sink: Is told of progress.
         cancellation: Ends the work.
@@ -83,6 +99,7 @@ class ImagePull:
         store: Store,
         staging: Staging,
         crane: Crane,
+        endpoint: Endpoint,
         wanted: PullRequest,
         sink: ProgressSink,
         cancellation: Cancellation,
@@ -90,14 +107,13 @@ class ImagePull:
         self._store = store
         self._staging = staging
         self._wanted = wanted
-        self._request = _request(wanted, "resolve")
+        self._request = Request(str(wanted.reference), endpoint.host, "resolve")
         self._sink = sink
         self._cancellation = cancellation
         self._resolver = Resolver(crane, store.blobs, wanted.reference, self._request, cancellation)
         self._fetch = Fetch(
             crane=crane,
-            reference=wanted.reference,
-            request=_request(wanted, "fetch"),
+            request=replace(self._request, stage="fetch"),
             staging=staging,
             blobs=store.blobs,
             sink=sink,
@@ -121,7 +137,7 @@ class ImagePull:
             contextlib.ExitStack() as held,
         ):
             held.callback(self._end_child)
-            if choice is not None and not self._store.blobs.has(digest, choice.descriptor.size):
+            if choice is not None and self._may_start_early(choice):
                 self._start(digest)
             document = top if choice is None else self._resolver.child(choice.descriptor)
             plan = self._plan(document)
@@ -134,6 +150,11 @@ class ImagePull:
             publish(self._store, self._staging, plan, Listing(self._wanted.reference, top, platform, configs))
         downloaded = sum(blob.size for blob in missing)
         return Pulled(document.digest, downloaded, sum(blob.size for blob in plan.blobs) - downloaded)
+
+    def _may_start_early(self, choice: Choice) -> bool:
+        # Layers that a registry need not have are Windows' own, and are checked for before crane may look elsewhere.
+        here = self._store.blobs.has(choice.descriptor.digest, choice.descriptor.size)
+        return not here and choice.platform.os != "windows"
 
     def _start(self, digest: Digest) -> None:
         """Start crane before the manifest is known here: it asks for it at the same time.
@@ -190,7 +211,7 @@ class ImagePull:
         """Fetch the missing layers; where trying again can help, that is done with what arrived whole kept."""
         self._fetch.check_space(missing)
         layers = tuple(blob for blob in missing if blob in plan.layers)
-        if any(layer.media_type in media_types.FOREIGN_LAYERS for layer in layers):
+        if any(is_foreign(layer) for layer in layers):
             self._end_child()
             self._fetch.check_foreign(layers)
         delay = _FIRST_DELAY
@@ -244,31 +265,57 @@ def pull(store: Store, program: Path, wanted: PullRequest, *, sink: ProgressSink
     Raises:
         MicropodError: As the table of `micropod_img.pull.crane_errors` says; or an integrity, disk or safety error.
     """
-    request = _request(wanted, "resolve")
-    sink(progress.Resolving(request.ref, request.endpoint))
-    with store.stage("pull") as staging:
-        return ImagePull(
-            store=store,
-            staging=staging,
-            crane=_crane(program, staging, wanted),
-            wanted=wanted,
-            sink=sink,
-            cancellation=cancellation,
-        ).run()
+    failures: list[MicropodError] = []
+    for endpoint in wanted.endpoints:
+        sink(progress.Resolving(str(wanted.reference), endpoint.host))
+        try:
+            with store.stage("pull") as staging:
+                return ImagePull(
+                    store=store,
+                    staging=staging,
+                    crane=_crane(program, endpoint, staging, wanted, cancellation),
+                    endpoint=endpoint,
+                    wanted=wanted,
+                    sink=sink,
+                    cancellation=cancellation,
+                ).run()
+        except _OF_THE_ENDPOINT as error:
+            failures.append(error)
+            if endpoint is not wanted.endpoints[-1]:
+                sink(progress.Notice(str(wanted.reference), f"{error.message}; the next place is asked"))
+    raise _together(failures)
 
 
 def current_digest(store: Store, program: Path, wanted: PullRequest, cancellation: Cancellation) -> Digest:
-    """Ask the registry for the digest that a reference names now, and for nothing else."""
-    with store.stage("resolve") as staging:
-        crane = _crane(program, staging, wanted)
-        return crane.digest(crane_target(wanted.reference), _request(wanted, "resolve"), cancellation=cancellation)
+    """Ask for the digest that a reference names now, and for nothing else; the first endpoint that answers decides.
+
+    Raises:
+        MicropodError: As the table of `micropod_img.pull.crane_errors` says.
+    """
+    failures: list[MicropodError] = []
+    for endpoint in wanted.endpoints:
+        request = Request(str(wanted.reference), endpoint.host, "resolve")
+        try:
+            with store.stage("resolve") as staging:
+                crane = _crane(program, endpoint, staging, wanted, cancellation)
+                return crane.digest(request, cancellation=cancellation)
+        except _OF_THE_ENDPOINT as error:
+            failures.append(error)
+    raise _together(failures)
 
 
-def _crane(program: Path, staging: Staging, wanted: PullRequest) -> Crane:
-    home = staging.path / "home"
-    fsutil.make_directory(home)
-    return Crane(program, Access(private_environment(home), insecure=wanted.insecure), wanted.limits)
+def _crane(
+    program: Path, endpoint: Endpoint, staging: Staging, wanted: PullRequest, cancellation: Cancellation
+) -> Crane:
+    access = open_access(endpoint, wanted.settings, staging.path / "home", cancellation=cancellation)
+    return Crane(program, access, wanted.limits)
 
 
-def _request(wanted: PullRequest, stage: str) -> Request:
-    return Request(str(wanted.reference), wanted.reference.domain, stage)
+def _together(failures: Sequence[MicropodError]) -> MicropodError:
+    """Return the error of the place that was asked last, the registry itself, with what each of them answered."""
+    last = failures[-1]
+    if len(failures) > 1:
+        answers = [f"{error.endpoint or 'a mirror'}: {error.message}" for error in failures]
+        last.detail = "\n".join([*answers, "", *(error.detail or "" for error in failures)])
+        last.message += f" (asked before: {', '.join(error.endpoint or 'a mirror' for error in failures[:-1])})"
+    return last

@@ -20,7 +20,6 @@ from micropod_img.oci import (
     too_large,
 )
 from micropod_img.platforms import Platform, is_unknown, normalize, select
-from micropod_img.pull.crane import crane_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -87,7 +86,7 @@ class Resolver:
             NotFoundError: The registry has no such thing.
             MicropodError: As `micropod_img.pull.crane_errors` and `parse_document` say.
         """
-        content = self._manifest_bytes(crane_target(self._reference))
+        content = self._manifest_bytes(None)
         document = Document(sha256_of(content), content, parse_document(content, name=self._request.ref))
         expected = self._reference.digest
         if expected is not None and document.digest != expected:
@@ -103,7 +102,7 @@ class Resolver:
         name = f"{self._request.ref} ({descriptor.digest})"
         content = self._stored(descriptor)
         if content is None:
-            content = self._manifest_bytes(crane_target(self._reference, descriptor.digest))
+            content = self._manifest_bytes(descriptor.digest)
         if len(content) != descriptor.size:
             raise self._mismatch(f"{len(content)} bytes for {descriptor.digest}, which should have {descriptor.size}")
         if sha256_of(content) != descriptor.digest:
@@ -143,9 +142,10 @@ class Resolver:
         content = self._stored(descriptor) or _fitting(descriptor, at)
         if content is not None:
             return content
-        target = crane_target(self._reference, descriptor.digest)
         try:
-            content = self._crane.blob(target, self._request, limit=CONFIG_LIMIT, cancellation=self._cancellation)
+            content = self._crane.blob(
+                descriptor.digest, self._request, limit=CONFIG_LIMIT, cancellation=self._cancellation
+            )
         except run.OutputLimitError as error:
             raise self._config_too_large() from error
         if not _fits(descriptor, content):
@@ -219,9 +219,9 @@ class Resolver:
         except IntegrityError:  # what is corrupt here is fetched anew
             return None
 
-    def _manifest_bytes(self, target: str) -> bytes:
+    def _manifest_bytes(self, digest: Digest | None) -> bytes:
         try:
-            return self._crane.manifest(target, self._request, cancellation=self._cancellation)
+            return self._crane.manifest(digest, self._request, cancellation=self._cancellation)
         except run.OutputLimitError as error:
             raise too_large(self._request.ref) from error
 
