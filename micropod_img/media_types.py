@@ -42,3 +42,6 @@ LAYERS: Final = FOREIGN_LAYERS | frozenset(
         "application/vnd.oci.image.layer.v1.tar+zstd",
     }
 )
+
+MANIFEST_LIMIT: Final = 4 << 20
+"""Bytes of the largest manifest or index that is read (OCI distribution-spec: registries should accept 4 MiB)."""

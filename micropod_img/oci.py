@@ -29,9 +29,6 @@ from micropod_img.platforms import Platform
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MANIFEST_LIMIT = 4 << 20
-"""Bytes of the largest manifest or index that is read (OCI distribution-spec: registries should accept 4 MiB)."""
-
 CONFIG_LIMIT = 8 << 20
 """Bytes of the largest configuration that is read."""
 
@@ -145,7 +142,7 @@ def parse_document(content: bytes, *, name: str) -> Manifest | Index:
         UnsupportedError: It is schema 1.
         IntegrityError: It is not a manifest at all.
     """
-    if len(content) > MANIFEST_LIMIT:
+    if len(content) > media_types.MANIFEST_LIMIT:
         raise too_large(name)
     members = _members(content, name)
     if members.get("schemaVersion") == 1 or members.get("mediaType") in media_types.SCHEMA_1:
@@ -196,7 +193,7 @@ def parse_config(content: bytes, *, name: str) -> ImageConfig:
 def too_large(name: str) -> UnsafeError:
     """Return the error for a manifest that is over the limit."""
     return UnsafeError(
-        f"the manifest of {name} is larger than {MANIFEST_LIMIT >> 20} MiB",
+        f"the manifest of {name} is larger than {media_types.MANIFEST_LIMIT >> 20} MiB",
         code="manifest-too-large",
         hint="no real image needs that; do not use it",
     )

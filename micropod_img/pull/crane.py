@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from micropod_img import run
+from micropod_img import media_types, run
 from micropod_img.digest import Digest, parse_digest
 from micropod_img.errors import IntegrityError, MicropodError, ToolError, UnavailableError, UnsupportedError, UsageError
 from micropod_img.pull.crane_errors import Request, translate
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
     from micropod_img.cancellation import Cancellation
     from micropod_img.pull.access import Access
-
-MANIFEST_LIMIT = 4 << 20
-"""Bytes of the largest manifest that is read (OCI distribution-spec: registries should accept 4 MiB)."""
 
 _SHORTEST_REPOSITORY = 2
 
@@ -66,10 +63,15 @@ class Crane:
         """Return the exact bytes of a manifest or index: the one with a digest, or what the reference itself names.
 
         Raises:
-            OutputLimitError: It is larger than `MANIFEST_LIMIT`.
+            UnsafeError: It is larger than any real one.
             MicropodError: As `crane_errors` translates.
         """
-        return self._run(["manifest", self._target(digest)], request, cancellation, MANIFEST_LIMIT)
+        try:
+            return self._run(["manifest", self._target(digest)], request, cancellation, media_types.MANIFEST_LIMIT)
+        except run.OutputLimitError as error:
+            from micropod_img.oci import too_large  # noqa: PLC0415 - the only thing here that would import pydantic
+
+            raise too_large(request.ref) from error
 
     def digest(self, request: Request, *, cancellation: Cancellation | None = None) -> Digest:
         """Return the digest that the reference names now; the registry is asked for nothing else."""

@@ -17,7 +17,6 @@ from micropod_img.oci import (
     Manifest,
     parse_config,
     parse_document,
-    too_large,
 )
 from micropod_img.platforms import Platform, is_unknown, normalize, select
 
@@ -79,14 +78,16 @@ class Resolver:
         self._request = request
         self._cancellation = cancellation
 
-    def top(self) -> Document:
-        """Return what the reference names: a manifest, or an index.
+    def top(self, content: bytes) -> Document:
+        """Read what the registry answered for the reference: a manifest, or an index.
+
+        Args:
+            content: The answer.
 
         Raises:
-            NotFoundError: The registry has no such thing.
-            MicropodError: As `micropod_img.pull.crane_errors` and `parse_document` say.
+            IntegrityError: It is not what the reference's digest says.
+            MicropodError: As `parse_document` says.
         """
-        content = self._manifest_bytes(None)
         document = Document(sha256_of(content), content, parse_document(content, name=self._request.ref))
         expected = self._reference.digest
         if expected is not None and document.digest != expected:
@@ -102,7 +103,7 @@ class Resolver:
         name = f"{self._request.ref} ({descriptor.digest})"
         content = self._stored(descriptor)
         if content is None:
-            content = self._manifest_bytes(descriptor.digest)
+            content = self._crane.manifest(descriptor.digest, self._request, cancellation=self._cancellation)
         if len(content) != descriptor.size:
             raise self._mismatch(f"{len(content)} bytes for {descriptor.digest}, which should have {descriptor.size}")
         if sha256_of(content) != descriptor.digest:
@@ -218,12 +219,6 @@ class Resolver:
             return self._blobs.read(descriptor.digest, size=descriptor.size)
         except IntegrityError:  # what is corrupt here is fetched anew
             return None
-
-    def _manifest_bytes(self, digest: Digest | None) -> bytes:
-        try:
-            return self._crane.manifest(digest, self._request, cancellation=self._cancellation)
-        except run.OutputLimitError as error:
-            raise too_large(self._request.ref) from error
 
     def _check_type(self, document: Document, descriptor: Descriptor) -> None:
         said = descriptor.media_type

@@ -1,0 +1,194 @@
+"""One pull from one registry: read strictly, plan, lock, fetch, verify, publish; the index last."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from micropod_img import fsutil, progress
+from micropod_img.errors import MicropodError
+from micropod_img.oci import Index
+from micropod_img.platforms import normalize, select
+from micropod_img.pull.fetch import Fetch, is_foreign
+from micropod_img.pull.plan import Plan, plan_image, plan_index
+from micropod_img.pull.publish import Listing, publish
+from micropod_img.pull.pull import Pulled
+from micropod_img.pull.resolve import Document, Resolver, no_such_platform
+
+if TYPE_CHECKING:
+    from micropod_img.cancellation import Cancellation
+    from micropod_img.digest import Digest
+    from micropod_img.oci import Descriptor
+    from micropod_img.platforms import Platform
+    from micropod_img.progress import ProgressSink
+    from micropod_img.pull.crane import Crane
+    from micropod_img.pull.crane_errors import Request
+    from micropod_img.pull.early import EarlyFetch
+    from micropod_img.pull.pull import PullRequest
+    from micropod_img.run import Child
+    from micropod_img.store.staging import Staging
+    from micropod_img.store.store import Store
+
+_ATTEMPTS = 3
+_FIRST_DELAY = 0.5
+
+
+class ImagePull:
+    """One pull from one endpoint: a staging place, the way to the registry, and at most one crane that fetches.
+
+    Args:
+        store: The store, prepared for writing.
+        staging: A private place, locked by this process.
+        crane: The way to the registry.
+        request: The reference and that registry in words, for errors.
+        wanted: What is to be pulled.
+        sink: Is told of progress.
+        cancellation: Ends the work.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        staging: Staging,
+        crane: Crane,
+        request: Request,
+        wanted: PullRequest,
+        sink: ProgressSink,
+        cancellation: Cancellation,
+    ) -> None:
+        self._store = store
+        self._staging = staging
+        self._wanted = wanted
+        self._request = request
+        self._sink = sink
+        self._cancellation = cancellation
+        self._resolver = Resolver(crane, store.blobs, wanted.reference, self._request, cancellation)
+        self._fetch = Fetch(
+            crane=crane,
+            request=replace(self._request, stage="fetch"),
+            staging=staging,
+            blobs=store.blobs,
+            sink=sink,
+            cancellation=cancellation,
+            limits=wanted.limits,
+        )
+        self._owner = f"pull {wanted.reference.familiar}"
+        self._child: Child | None = None
+
+    def run(self, content: bytes, early: EarlyFetch) -> Pulled:
+        """Fetch what is missing and list the image in the index.
+
+        Args:
+            content: What the registry answered for the reference: a manifest or an index, not yet read.
+            early: A crane that may be fetching the right image already.
+        """
+        top = self._resolver.top(content)
+        if isinstance(top.parsed, Index) and self._wanted.platform is not None:
+            choice = self._resolver.choose(top, self._wanted.platform, strict=self._wanted.strict)
+            digest, platform = choice.descriptor.digest, choice.platform
+        else:
+            choice, digest, platform = None, top.digest, None
+        with contextlib.ExitStack() as held:
+            self._child = early.take(digest)
+            held.callback(self._end_child)
+            if not early.holds(digest):
+                held.enter_context(self._lock(digest))
+            document = top if choice is None else self._resolver.child(choice.descriptor)
+            plan = self._plan(document)
+            if platform is None and self._wanted.platform is not None:
+                platform = self._own_platform(plan, self._wanted.platform)
+            missing = self._lock_missing(plan, held)
+            self._announce(plan, missing)
+            self._bring(plan, missing)
+            configs = self._configs(plan)
+            publish(self._store, self._staging, plan, Listing(self._wanted.reference, top, platform, configs))
+        downloaded = sum(blob.size for blob in missing)
+        return Pulled(document.digest, downloaded, sum(blob.size for blob in plan.blobs) - downloaded)
+
+    def _lock(self, digest: Digest) -> contextlib.AbstractContextManager[None]:
+        return self._store.blob_lock(digest, self._owner, on_wait=self._wait, cancellation=self._cancellation)
+
+    def _end_child(self) -> None:
+        if self._child is not None:
+            self._child.close()
+            self._child = None
+
+    def _plan(self, document: Document) -> Plan:
+        if isinstance(document.parsed, Index):
+            return plan_index(document, self._resolver.descendants(document), self._request)
+        return plan_image(document, self._request)
+
+    def _own_platform(self, plan: Plan, wanted: Platform) -> Platform:
+        """Return the platform of an image that no index describes, as its configuration says."""
+        (manifest,) = plan.images
+        own = self._resolver.image_config(manifest, self._resolver.config(manifest.config)).platform
+        if not own.architecture:
+            return normalize(wanted)  # an image of data, for instance, which says nothing
+        if select(wanted, [own], strict=self._wanted.strict) is None:
+            raise no_such_platform(self._request, wanted, [own])
+        return own
+
+    def _lock_missing(self, plan: Plan, held: contextlib.ExitStack) -> tuple[Descriptor, ...]:
+        """Be the one process that fetches each missing blob; what another one is fetching is waited for.
+
+        Locks are taken in the order of digests, so that two pulls never wait for each other.
+        """
+        for blob in sorted(plan.missing(self._store.blobs), key=lambda blob: blob.digest):
+            held.enter_context(self._lock(blob.digest))
+        return plan.missing(self._store.blobs)
+
+    def _wait(self, holder: str) -> None:
+        self._end_child()  # it may be fetching what somebody else is fetching too
+        self._sink(progress.Waiting(self._request.ref, str(self._request.ref), holder))
+
+    def _announce(self, plan: Plan, missing: tuple[Descriptor, ...]) -> None:
+        absent = {blob.digest for blob in missing}
+        layers = tuple(progress.LayerPlan(one.digest, one.size, one.digest not in absent) for one in plan.layers)
+        self._sink(progress.FetchStarted(self._request.ref, plan.root.digest, layers))
+
+    def _bring(self, plan: Plan, missing: tuple[Descriptor, ...]) -> None:
+        """Fetch the missing layers; where trying again can help, that is done with what arrived whole kept."""
+        self._fetch.check_space(missing)
+        layers = tuple(blob for blob in missing if blob in plan.layers)
+        if any(is_foreign(layer) for layer in layers):
+            self._end_child()
+            self._fetch.check_foreign(layers)
+        delay = _FIRST_DELAY
+        for attempt in range(2, _ATTEMPTS + 1):
+            try:
+                self._bring_once(plan, layers)
+            except MicropodError as error:
+                if not error.retryable or self._wanted.limits.expired():
+                    raise
+                self._sink(progress.Retrying(self._request.ref, attempt, delay, error.message))
+                self._cancellation.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, not a secret
+                delay *= 4
+            else:
+                return
+        self._bring_once(plan, layers)
+
+    def _bring_once(self, plan: Plan, layers: tuple[Descriptor, ...]) -> None:
+        missing = tuple(layer for layer in layers if not self._store.blobs.has(layer.digest, layer.size))
+        if not missing:
+            self._end_child()
+            return
+        fsutil.make_directory(self._staging.blobs)
+        self._store.blobs.link_into(
+            self._staging.blobs, (one.digest for one in plan.layers if self._store.blobs.has(one.digest, one.size))
+        )
+        child = self._child or self._fetch.start(plan.root.digest)
+        self._child = None
+        with child:
+            self._fetch.finish(child, missing)
+
+    def _configs(self, plan: Plan) -> dict[Digest, bytes]:
+        """Return the bytes of every configuration, checked; most of them crane has just written."""
+        configs: dict[Digest, bytes] = {}
+        for descriptor in plan.configs:
+            configs[descriptor.digest] = self._resolver.config(descriptor, at=self._staging.blobs)
+        for manifest in plan.images:
+            self._resolver.image_config(manifest, configs[manifest.config.digest])
+        return configs
