@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 16
 _STDERR_LIMIT = 1 << 18
 _POLL_SECONDS = 0.05
+_LINGER_SECONDS = 0.5
 _SETPRIV = "/usr/bin/setpriv"
 
 
@@ -63,22 +64,19 @@ class _Drain:
         self._thread.start()
 
     def _read(self) -> None:
-        # read1 gives what is there; read would wait for a full chunk, and with it the check of the limit.
-        read = getattr(self._stream, "read1", self._stream.read)
-        while chunk := read(_CHUNK):
-            room = self._limit - len(self.content)
-            self.content += chunk[: max(room, 0)]
-            if len(chunk) > room and self._refuse_more:
-                self.overflowed.set()
+        # The thread closes what it reads: a descendant that escaped may hold the other end longer than we care for it.
+        with self._stream:
+            while chunk := self._stream.read(_CHUNK):
+                room = self._limit - len(self.content)
+                self.content += chunk[: max(room, 0)]
+                if len(chunk) > room and self._refuse_more:
+                    self.overflowed.set()
+                    return
 
-    def join(self, timeout: float | None) -> bool:
+    def join(self, timeout: float) -> bool:
         """Wait for the end of the pipe; return whether it was reached."""
         self._thread.join(timeout)
         return not self._thread.is_alive()
-
-    def close(self) -> None:
-        self._thread.join()
-        self._stream.close()
 
 
 class Child:
@@ -107,7 +105,7 @@ class Child:
         stdout_limit: int = 1 << 20,
     ) -> None:
         # A missing or unrunnable program must fail here and not inside setpriv.
-        if not os.access(argv[0], os.X_OK):
+        if not (os.path.isfile(argv[0]) and os.access(argv[0], os.X_OK)):  # noqa: PTH113 - argv holds strings
             raise ProgramNotFoundError(argv[0])
         try:
             self._process: subprocess.Popen[bytes] = subprocess.Popen(
@@ -119,22 +117,27 @@ class Child:
                 stderr=subprocess.PIPE,
                 pass_fds=pass_fds,
                 process_group=0,
+                bufsize=0,  # a buffer would be waited for until it is full, and is locked while a thread reads
             )
         except OSError as error:
             raise ProgramNotFoundError(argv[0]) from error
-        if self._process.stdout is None or self._process.stderr is None:
-            raise AssertionError("both are pipes")
-        self._stdout = _Drain(self._process.stdout, stdout_limit, refuse_more=True)
-        self._stderr = _Drain(self._process.stderr, _STDERR_LIMIT, refuse_more=False)
         self._stdout_limit = stdout_limit
-        if stdin is not None and self._process.stdin is not None:
-            self._feed(self._process.stdin, stdin)
+        self._exit_seen: float | None = None
+        try:
+            self._attach(self._process, stdin)
+        except BaseException:  # nobody has a `Child` to close yet
+            self.kill()
+            with self._process:  # reaps it and closes the pipes
+                raise
 
-    @staticmethod
-    def _feed(pipe: IO[bytes], content: bytes) -> None:
-        # A child that does not want to read says by its exit status what that means.
-        with contextlib.suppress(BrokenPipeError), pipe:
-            pipe.write(content)
+    def _attach(self, process: subprocess.Popen[bytes], stdin: bytes | None) -> None:
+        if process.stdout is None or process.stderr is None:
+            raise AssertionError("both are pipes")
+        self._stdout = _Drain(process.stdout, self._stdout_limit, refuse_more=True)
+        self._stderr = _Drain(process.stderr, _STDERR_LIMIT, refuse_more=False)
+        if stdin is not None and process.stdin is not None:
+            # In a thread, as a child that never reads must not keep us from seeing that its time is over.
+            threading.Thread(target=_feed, args=(process.stdin, stdin), name="feed", daemon=True).start()
 
     def __enter__(self) -> Self:
         return self
@@ -145,11 +148,11 @@ class Child:
         self.close()
 
     def close(self) -> None:
-        """End the child if it still runs, reap it, and close its pipes."""
+        """End the child if it still runs, and reap it; its pipes are closed when nobody can write to them any more."""
         self.kill()
         self._process.wait()
-        self._stdout.close()
-        self._stderr.close()
+        if self._stdout.join(_LINGER_SECONDS):
+            self._stderr.join(_LINGER_SECONDS)
 
     def wait(self, seconds: float) -> bool:
         """Wait at most so many seconds for the child to end.
@@ -166,7 +169,7 @@ class Child:
             self.kill()
             raise OutputLimitError(self._stdout_limit)
         if not ended:
-            return False
+            return self._exited_long_ago()
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:  # it closed its pipes and goes on
@@ -183,10 +186,38 @@ class Child:
 
     def kill(self) -> None:
         """End the child and everything that it started."""
-        # Not poll(): it would reap the child, whose process id then is nobody's, while its own children live on.
         if self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ChildProcessError, ProcessLookupError):
+                self._has_exited()  # raises if it was reaped: the process id may be anybody's by now
                 os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _has_exited(self) -> bool:
+        """Whether the child has ended; it is not reaped, so that its process id and its group stay its own.
+
+        Raises:
+            ChildProcessError: The program that uses this library reaped it.
+        """
+        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    def _exited_long_ago(self) -> bool:
+        """Whether the child has ended, though a descendant that outlives it holds its pipes, maybe for ever.
+
+        What the child itself wrote was in the pipes before it ended and is read by then.
+        """
+        if self._exit_seen is None:
+            with contextlib.suppress(ChildProcessError):
+                if not self._has_exited():
+                    return False
+            self._exit_seen = time.monotonic()
+        return time.monotonic() > self._exit_seen + _LINGER_SECONDS
+
+
+def _feed(pipe: IO[bytes], content: bytes) -> None:
+    # A child that does not want to read says by its exit status what that means.
+    with contextlib.suppress(BrokenPipeError), pipe:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[pipe.write(rest) :]
 
 
 def run(
@@ -237,9 +268,13 @@ def replace_process(argv: Sequence[str], *, env: Mapping[str, str]) -> None:
     Raises:
         ProgramNotFoundError: The program could not be started.
     """
+    # What Python ignores, the other program would ignore too: `yes | head` would complain.
+    ignored = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGPIPE, signal.SIGXFSZ)}
     try:
         os.execve(argv[0], list(argv), dict(env))  # noqa: S606 - no shell is wanted here
     except OSError as error:
+        for number, before in ignored.items():
+            signal.signal(number, before)
         raise ProgramNotFoundError(argv[0]) from error
 
 
