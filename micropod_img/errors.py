@@ -41,6 +41,9 @@ class MicropodError(Exception):
         self.retryable = retryable
         self.detail = detail
 
+    def __str__(self) -> str:
+        return self.message
+
 
 class InternalError(MicropodError):
     """A bug in micropod-img."""

@@ -58,9 +58,18 @@ class Access:
     environment: Mapping[str, str]
     credential_source: str | None = None
 
+    def is_https_only(self, endpoint: Endpoint) -> bool:
+        """Whether crane was told another name than the registry's own, so that a credential goes over HTTPS alone."""
+        return self.endpoint.host != endpoint.host
+
 
 def open_access(
-    endpoint: Endpoint, settings: AccessSettings, directory: Path, *, cancellation: Cancellation | None = None
+    endpoint: Endpoint,
+    settings: AccessSettings,
+    directory: Path,
+    *,
+    anonymous: bool = False,
+    cancellation: Cancellation | None = None,
 ) -> Access:
     """Prepare a private place in which crane finds what this registry needs, and nothing of the user's besides.
 
@@ -68,6 +77,7 @@ def open_access(
         endpoint: The registry.
         settings: What the user said.
         directory: The private place, made if it is missing; for this endpoint alone.
+        anonymous: Whether no credential is looked for.
         cancellation: Ends the wait for a credential helper.
 
     Raises:
@@ -75,14 +85,18 @@ def open_access(
         UnsupportedError: The registry wants a client certificate.
         UsageError: A file of certificates is none.
     """
-    found = find_credential(
-        endpoint.host,
-        endpoint.repository,
-        environment=settings.environment,
-        # A credential that came with the call is for the registry that the user named, and for no mirror of it.
-        given=None if endpoint.is_mirror else settings.given,
-        auth_file=settings.auth_file,
-        cancellation=cancellation,
+    found = (
+        None
+        if anonymous
+        else find_credential(
+            endpoint.host,
+            endpoint.repository,
+            environment=settings.environment,
+            # A credential that came with the call is for the registry that the user named, and for no mirror of it.
+            given=None if endpoint.is_mirror else settings.given,
+            auth_file=settings.auth_file,
+            cancellation=cancellation,
+        )
     )
     told = endpoint
     if found is not None and not may_receive_credentials(endpoint.host, insecure=endpoint.insecure):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from micropod_img import media_types, run
@@ -140,8 +140,13 @@ class Crane:
         except run.ChildTimeoutError as error:
             raise timed_out(request, self._limits.timeout or seconds) from error
         if completed.status != 0:
-            raise translate(completed, request)
+            raise self.failure(completed, request)
         return completed.stdout
+
+    def failure(self, completed: run.Completed, request: Request) -> MicropodError:
+        """Return the error that a crane which failed means, with the registry under the name that the user knows."""
+        words = completed.stderr.replace(self._access.endpoint.host, request.endpoint)
+        return translate(replace(completed, stderr=words), request)
 
     def _broken(self) -> ToolError:
         return ToolError(f"{self._program} cannot be run", code="tool-broken", hint="install micropod-img again")

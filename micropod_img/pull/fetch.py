@@ -11,7 +11,6 @@ from micropod_img import fsutil, media_types, progress, run
 from micropod_img.digest import hex_of
 from micropod_img.errors import DiskError, IntegrityError, NotFoundError, UnavailableError, UnsupportedError
 from micropod_img.pull.crane import TimeLimits, timed_out
-from micropod_img.pull.crane_errors import translate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -133,7 +132,7 @@ class Fetch:
             watch.look()
         completed = child.completed()
         if completed.status != 0:
-            raise translate(completed, self._request)
+            raise self._crane.failure(completed, self._request)
         self._expect_all(missing)
 
     def _stalled(self) -> UnavailableError:

@@ -178,7 +178,13 @@ class PullJob:
 
         self._store.prepare()
         try:
-            digest = current_digest(self._store, self._program(), self._request(reference), self._cancellation)
+            digest = current_digest(
+                self._store,
+                self._program(),
+                self._request(reference),
+                sink=self._sink,
+                cancellation=self._cancellation,
+            )
         except UnavailableError as error:
             self._sink(events.Notice(str(reference), f"{error.message}; what is here is used"))
             return True

@@ -6,7 +6,7 @@ This module and what it imports is light; what reads a registry's documents stri
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from micropod_img import progress
 from micropod_img.errors import (
@@ -23,7 +23,7 @@ from micropod_img.pull.crane_errors import Request
 from micropod_img.pull.early import EarlyFetch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from micropod_img.cancellation import Cancellation
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from micropod_img.reference import Reference
     from micropod_img.store.staging import Staging
     from micropod_img.store.store import Store
+
+_Answer = TypeVar("_Answer")
 
 # What one place to ask may answer, and another may not; a full disk or a hostile image is the same everywhere.
 _OF_THE_ENDPOINT = (NotFoundError, AuthError, UnavailableError, RateLimitedError, IntegrityError)
@@ -110,8 +112,15 @@ def _pull_from(
     request = Request(str(wanted.reference), endpoint.host, "resolve")
     with store.stage("pull") as staging:
         staging.probe_filesystem()
-        crane = _crane(program, endpoint, staging, wanted, cancellation)
-        content = crane.manifest(None, request, cancellation=cancellation)
+        crane, content = _ask(
+            endpoint,
+            program,
+            staging,
+            wanted,
+            question=lambda crane, request: crane.manifest(None, request, cancellation=cancellation),
+            sink=sink,
+            cancellation=cancellation,
+        )
         with EarlyFetch(store, staging, crane, wanted, content) as early:
             # While crane fetches: importing pydantic takes longer than pulling a small image.
             from micropod_img.pull.image_pull import ImagePull  # noqa: PLC0415 - see above
@@ -127,7 +136,41 @@ def _pull_from(
             ).run(content, early)
 
 
-def current_digest(store: Store, program: Path, wanted: PullRequest, cancellation: Cancellation) -> Digest:
+def _ask(
+    endpoint: Endpoint,
+    program: Path,
+    staging: Staging,
+    wanted: PullRequest,
+    *,
+    question: Callable[[Crane, Request], _Answer],
+    sink: ProgressSink,
+    cancellation: Cancellation,
+) -> tuple[Crane, _Answer]:
+    """Return the way to a registry, and what it answers to a first small question."""
+    request = Request(str(wanted.reference), endpoint.host, "resolve")
+    access = open_access(endpoint, wanted.settings, staging.path / "home", cancellation=cancellation)
+    crane = Crane(program, access, wanted.limits)
+    try:
+        return crane, question(crane, request)
+    except UnavailableError as error:
+        if error.code != "plain-http" or not access.is_https_only(endpoint):
+            raise
+    # The registry speaks plain HTTP. It may serve strangers too, and the credential stays here.
+    withheld = f"{endpoint.host} speaks plain HTTP, so it is not sent the credential of {access.credential_source}"
+    sink(progress.Notice(request.ref, f"{withheld}; --insecure sends it"))
+    access = open_access(endpoint, wanted.settings, staging.path / "anonymous", anonymous=True)
+    crane = Crane(program, access, wanted.limits)
+    try:
+        return crane, question(crane, request)
+    except AuthError as error:
+        error.message = f"{error.message}; {withheld}"
+        error.hint = "if you trust the network in between: --insecure"
+        raise
+
+
+def current_digest(
+    store: Store, program: Path, wanted: PullRequest, *, sink: ProgressSink, cancellation: Cancellation
+) -> Digest:
     """Ask for the digest that a reference names now, and for nothing else; the first endpoint that answers decides.
 
     Raises:
@@ -135,21 +178,21 @@ def current_digest(store: Store, program: Path, wanted: PullRequest, cancellatio
     """
     failures: list[MicropodError] = []
     for endpoint in wanted.endpoints:
-        request = Request(str(wanted.reference), endpoint.host, "resolve")
         try:
             with store.stage("resolve") as staging:
-                crane = _crane(program, endpoint, staging, wanted, cancellation)
-                return crane.digest(request, cancellation=cancellation)
+                _, digest = _ask(
+                    endpoint,
+                    program,
+                    staging,
+                    wanted,
+                    question=lambda crane, request: crane.digest(request, cancellation=cancellation),
+                    sink=sink,
+                    cancellation=cancellation,
+                )
+                return digest
         except _OF_THE_ENDPOINT as error:
             failures.append(error)
     raise _together(failures)
-
-
-def _crane(
-    program: Path, endpoint: Endpoint, staging: Staging, wanted: PullRequest, cancellation: Cancellation
-) -> Crane:
-    access = open_access(endpoint, wanted.settings, staging.path / "home", cancellation=cancellation)
-    return Crane(program, access, wanted.limits)
 
 
 def _together(failures: Sequence[MicropodError]) -> MicropodError:
