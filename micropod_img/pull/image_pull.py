@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from micropod_img.store.store import Store
 
 _ATTEMPTS = 3
+# Each is an open file; an index of more blobs is fetched under the lock of the index alone.
+_MOST_LOCKS = 256
 _FIRST_DELAY = 0.5
 
 
@@ -136,7 +138,8 @@ class ImagePull:
 
         Locks are taken in the order of digests, so that two pulls never wait for each other.
         """
-        for blob in sorted(plan.missing(self._store.blobs), key=lambda blob: blob.digest):
+        missing = plan.missing(self._store.blobs)
+        for blob in sorted(missing, key=lambda blob: blob.digest) if len(missing) <= _MOST_LOCKS else ():
             held.enter_context(self._lock(blob.digest))
         return plan.missing(self._store.blobs)
 
