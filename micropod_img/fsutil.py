@@ -44,8 +44,10 @@ def disk_errors(path: Path | str) -> Iterator[None]:
     """Translate operating system errors inside the block; ``path`` is named where the error names none."""
     try:
         yield
+    except ConnectionError:  # of a callback that tells of progress, to a reader who went away
+        raise
     except OSError as error:
-        raise disk_error(error, error.filename or path) from error
+        raise disk_error(error, error.filename if isinstance(error.filename, str) else path) from error
 
 
 def fsync_file(path: Path) -> None:
@@ -82,22 +84,34 @@ def replace_durably(path: Path, content: bytes, *, staging: Path, mode: int = 0o
     Args:
         path: The file.
         content: Its new content.
-        staging: A name on the same filesystem that nobody else uses; it is gone afterwards.
+        staging: A name on the same filesystem that nobody else uses; it is gone afterwards. What a process that was
+            killed left there does not matter.
         mode: Permission bits, independent of the umask.
     """
-    write_durably(staging, content, mode=mode)
-    staging.rename(path)
+    staging.unlink(missing_ok=True)
+    try:
+        write_durably(staging, content, mode=mode)
+        staging.rename(path)
+    except BaseException:
+        staging.unlink(missing_ok=True)
+        raise
     fsync_directory(path.parent)
 
 
 def make_directory(path: Path, *, mode: int = 0o700) -> None:
-    """Make a directory (and its parents) unless it is there; the mode is independent of the umask."""
+    """Make a directory unless it is there, its mode independent of the umask; and its parents, no wider than 0755."""
     if path.is_dir():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError):
+    for parent in reversed(path.parents):
+        with contextlib.suppress(FileExistsError):
+            if not parent.exists():
+                parent.mkdir(mode=0o755)
+    try:
         path.mkdir(mode=mode)
         path.chmod(mode)
+    except FileExistsError:
+        if not path.is_dir():
+            raise
 
 
 def try_lock(descriptor: int, *, shared: bool = False) -> bool:
@@ -145,11 +159,12 @@ def locked(
     """
     descriptor = _acquire(path, on_wait=on_wait, patience=patience, cancellation=cancellation)
     try:
-        os.truncate(descriptor, 0)
-        os.pwrite(descriptor, owner.encode("utf-8", "replace"), 0)
+        with contextlib.suppress(OSError):  # the lock holds without it, and a full disk must not keep anyone from rmi
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, owner.encode("utf-8", "replace"), 0)
         yield descriptor
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # a lock file that stays behind locks nothing
             path.unlink()
         os.close(descriptor)
 
