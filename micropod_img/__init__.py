@@ -1,7 +1,7 @@
 """Container images for hosts without a daemon: pulled, kept in one OCI layout, turned into root filesystems.
 
-The public API: `ImageService`, `Reference`, `MicropodError`, and the values that they return. Each name is imported when
-it is first used, so that importing the package costs nothing.
+The public API: `ImageService`, `Reference`, `MicropodError`, and the values that they return. Each name is imported
+when it is first used, so that importing the package costs nothing.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from micropod_img.errors import MicropodError
     from micropod_img.models import DeleteResult, Image, PullReport
-    from micropod_img.reference import Reference
     from micropod_img.pull.job import PullOptions
+    from micropod_img.reference import Reference
     from micropod_img.service import ImageService
 
 __all__ = ["DeleteResult", "Image", "ImageService", "MicropodError", "PullOptions", "PullReport", "Reference"]
@@ -34,3 +34,7 @@ def __getattr__(name: str) -> object:
     import importlib  # noqa: PLC0415 - a package that is only looked at does not need it
 
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

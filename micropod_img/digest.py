@@ -12,6 +12,7 @@ Digest = NewType("Digest", str)
 """``algorithm:encoded``, checked: for sha256 always 64 lower-case hex digits."""
 
 _REGISTERED = {"sha256": re.compile(r"[a-f0-9]{64}"), "sha512": re.compile(r"[a-f0-9]{128}")}
+_LONGEST_SHOWN = 140
 
 
 def parse_digest(text: str) -> Digest:
@@ -29,7 +30,8 @@ def parse_digest(text: str) -> Digest:
     algorithm, _, encoded = text.partition(":")
     pattern = _REGISTERED.get(algorithm)
     if pattern is None or pattern.fullmatch(encoded) is None:
-        raise UsageError(f"{text!r} is not a digest", code="invalid-digest", hint="a digest is sha256:<64 hex digits>")
+        shown = text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+        raise UsageError(f"{shown!r} is not a digest", code="invalid-digest", hint="a digest is sha256:<64 hex digits>")
     return Digest(text)
 
 
