@@ -140,6 +140,7 @@ def locked(
     owner: str,
     on_wait: Callable[[str], None] | None = None,
     patience: float = 2.0,
+    timeout: float | None = None,
     cancellation: Cancellation | None = None,
 ) -> Iterator[int]:
     """Hold an exclusive lock on a file that exists only while it is locked or waited for.
@@ -152,12 +153,17 @@ def locked(
         owner: One line about the holder, for those who wait.
         on_wait: Called once, with the holder's line, when the wait has taken ``patience`` seconds.
         patience: Seconds to wait before saying so.
+        timeout: Seconds to wait at most; None to wait for as long as it takes.
         cancellation: Ends the wait.
 
     Yields:
         The locked file's descriptor.
+
+    Raises:
+        LockTimeoutError: The wait took longer than it may.
     """
-    descriptor = _acquire(path, on_wait=on_wait, patience=patience, cancellation=cancellation)
+    wait = _Wait(on_wait, patience, timeout, cancellation)
+    descriptor = _acquire(path, wait)
     try:
         with contextlib.suppress(OSError):  # the lock holds without it, and a full disk must not keep anyone from rmi
             os.ftruncate(descriptor, 0)
@@ -169,24 +175,52 @@ def locked(
         os.close(descriptor)
 
 
-def _acquire(
-    path: Path, *, on_wait: Callable[[str], None] | None, patience: float, cancellation: Cancellation | None
-) -> int:
-    said_after = time.monotonic() + patience
-    said = on_wait is None
+class LockTimeoutError(Exception):
+    """A lock was not to be had in time; ``args[0]`` is its holder's line."""
+
+
+class _Wait:
+    """One wait for a lock: says once for whom, and ends in time."""
+
+    def __init__(
+        self,
+        on_wait: Callable[[str], None] | None,
+        patience: float,
+        timeout: float | None,
+        cancellation: Cancellation | None,
+    ) -> None:
+        began = time.monotonic()
+        self._on_wait = on_wait
+        self._say_after = began + patience
+        self._until = None if timeout is None else began + timeout
+        self._cancellation = cancellation
+
+    def a_while(self, descriptor: int) -> None:
+        """Sleep a little, of the lock on an open file."""
+        now = time.monotonic()
+        if self._on_wait is not None and now >= self._say_after:
+            on_wait, self._on_wait = self._on_wait, None
+            on_wait(_holder(descriptor))
+        if self._until is not None and now >= self._until:
+            raise LockTimeoutError(_holder(descriptor))
+        if self._cancellation is not None:
+            self._cancellation.sleep(_POLL_SECONDS)
+        else:
+            time.sleep(_POLL_SECONDS)
+
+
+def _holder(descriptor: int) -> str:
+    return os.pread(descriptor, 400, 0).decode("utf-8", "replace") or "another process"
+
+
+def _acquire(path: Path, wait: _Wait) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             while not try_lock(descriptor):
                 if not same_file(descriptor, path):
                     break
-                if not said and on_wait is not None and time.monotonic() >= said_after:
-                    said = True
-                    on_wait(os.pread(descriptor, 400, 0).decode("utf-8", "replace") or "another process")
-                if cancellation is not None:
-                    cancellation.sleep(_POLL_SECONDS)
-                else:
-                    time.sleep(_POLL_SECONDS)
+                wait.a_while(descriptor)
             else:
                 if same_file(descriptor, path):
                     return descriptor

@@ -429,3 +429,13 @@ def test_killed_holders_let_in_one_at_a_time_too(tmp_path: Path) -> None:
         process.communicate(timeout=60)
     assert [process.returncode for process in processes] == [-signal.SIGKILL] * 6
     assert int(counter.read_text()) == 6 * 7
+
+
+def test_a_wait_for_a_lock_ends_in_time_and_names_the_holder(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with (
+        fsutil.locked(path, owner="process 1 (pull alpine)"),
+        pytest.raises(fsutil.LockTimeoutError, match=r"process 1 \(pull alpine\)"),
+        fsutil.locked(path, owner="second", timeout=0.1),
+    ):
+        pytest.fail("the lock is taken")

@@ -36,13 +36,16 @@ class TimeLimits:
 
     def expired(self) -> bool:
         """Whether the time for all of it is over."""
-        return self.timeout is not None and time.monotonic() > self.started + self.timeout
+        return self.seconds_left() == 0.0
+
+    def seconds_left(self) -> float | None:
+        """Return the seconds that are left for all of it; None for no limit."""
+        return None if self.timeout is None else max(self.started + self.timeout - time.monotonic(), 0.0)
 
     def for_request(self) -> float:
         """Return the seconds that one small request may take now."""
-        if self.timeout is None:
-            return self.stall_timeout
-        return max(min(self.stall_timeout, self.started + self.timeout - time.monotonic()), 0.0)
+        left = self.seconds_left()
+        return self.stall_timeout if left is None else min(self.stall_timeout, left)
 
 
 class Crane:

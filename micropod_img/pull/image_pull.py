@@ -111,7 +111,13 @@ class ImagePull:
         return Pulled(document.digest, downloaded, sum(blob.size for blob in plan.blobs) - downloaded)
 
     def _lock(self, digest: Digest) -> contextlib.AbstractContextManager[None]:
-        return self._store.blob_lock(digest, self._owner, on_wait=self._wait, cancellation=self._cancellation)
+        return self._store.blob_lock(
+            digest,
+            self._owner,
+            on_wait=self._wait,
+            timeout=self._wanted.limits.seconds_left(),
+            cancellation=self._cancellation,
+        )
 
     def _end_child(self) -> None:
         if self._child is not None:

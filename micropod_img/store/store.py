@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from micropod_img import fsutil
+from micropod_img.errors import ConflictError
 from micropod_img.store.blobs import BlobStore
 from micropod_img.store.index import LayoutIndex, parse_index, serialize
 from micropod_img.store.layout import StoreLayout
@@ -106,6 +107,7 @@ class Store:
         owner: str,
         *,
         on_wait: Callable[[str], None] | None = None,
+        timeout: float | None = None,
         cancellation: Cancellation | None = None,
     ) -> Iterator[None]:
         """Be the one process that fetches a blob.
@@ -114,14 +116,26 @@ class Store:
             digest: The blob.
             owner: What is being done, for those who wait.
             on_wait: Called with the holder when there is one.
+            timeout: Seconds to wait at most.
             cancellation: Ends the wait.
+
+        Raises:
+            ConflictError: Another process still holds it when the time is over.
         """
         path = self.layout.blob_lock(digest)
-        with (
-            fsutil.disk_errors(path),
-            fsutil.locked(path, owner=_signed(owner), on_wait=on_wait, patience=0, cancellation=cancellation),
-        ):
-            yield
+        lock = fsutil.locked(
+            path, owner=_signed(owner), on_wait=on_wait, patience=0, timeout=timeout, cancellation=cancellation
+        )
+        try:
+            with fsutil.disk_errors(path), lock:
+                yield
+        except fsutil.LockTimeoutError as error:
+            raise ConflictError(
+                f"{error} is still fetching {digest}",
+                code="locked",
+                hint="wait for it, end it, or allow more with --timeout",
+                retryable=True,
+            ) from error
 
 
 def _signed(owner: str) -> str:
