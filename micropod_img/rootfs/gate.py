@@ -1,0 +1,287 @@
+"""The gate in front of umoci: no layer is unpacked before every one of its entries was looked at here.
+
+It refuses what makes umoci or the kernel do more than unpack a file, what two readers of the archive could understand
+differently (`tar_headers`), and what goes over a limit, while the bytes stream. Nothing is unpacked here, and no link
+is followed: names are compared as they are written, and umoci resolves links inside the root filesystem only.
+
+Spec: OCI image-spec, layer.md, with its whiteouts.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from micropod_img import media_types
+from micropod_img.errors import IntegrityError, UnsafeError, UnsupportedError
+from micropod_img.fsutil import disk_errors
+from micropod_img.rootfs import tar_headers
+from micropod_img.rootfs.layer_stream import BLOCK, LayerStream, StreamLimitError
+from micropod_img.rootfs.quoting import quoted
+from micropod_img.rootfs.tar_headers import AmbiguousHeaderError, Entry
+
+if TYPE_CHECKING:
+    from micropod_img.cancellation import Cancellation
+    from micropod_img.digest import Digest
+    from micropod_img.rootfs.layer_stream import BinaryStream
+
+# Only names that match are taken apart; all others are what they look like.
+_NEEDS_CARE = re.compile(rb"[./]*\Z|(?:.*/)?(?:\.\.(?:/|\Z)|\.wh\.)", re.DOTALL)
+_WHITEOUT = b".wh."
+_NO_FILES_WHITEOUTS = frozenset((b".wh.", b".wh..", b".wh..."))  # of nothing at all, of ``.`` and of ``..``
+_MAX_COMPONENT = 255
+
+# What the overlay drivers of the kernel and of fuse-overlayfs keep for themselves.
+_OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.", b"user.fuseoverlayfs.", b"user.containers.override_stat")
+
+_TYPE_BITS = 0o170000
+_TYPE_OF = {
+    tar_headers.CHARACTER_DEVICE: 0o020000,
+    tar_headers.BLOCK_DEVICE: 0o060000,
+    tar_headers.FIFO: 0o010000,
+}
+_MAX_MAJOR, _MAX_MINOR = (1 << 12) - 1, (1 << 20) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one layer may take; beyond it is refused.
+
+    Attributes:
+        unpacked_size: Bytes of the content of all its files.
+        entries: Files, directories, links and whiteouts.
+        file_size: Bytes of one file.
+        path_length: Bytes of one name; the kernel takes 4095.
+        path_depth: Components of one name.
+        ratio: Uncompressed bytes for each stored one.
+        ratio_floor: Uncompressed bytes up to which the ratio does not matter.
+        metadata_size: Bytes of all extended headers and long names together.
+    """
+
+    unpacked_size: int = 64 << 30
+    entries: int = 2_000_000
+    file_size: int = 32 << 30
+    path_length: int = 4095
+    path_depth: int = 256
+    ratio: int = 250
+    ratio_floor: int = 1 << 30
+    metadata_size: int = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class GateReport:
+    """What was seen of a layer that may pass.
+
+    Attributes:
+        diff_id: Digest of its uncompressed bytes.
+        entries: Files, directories, links and whiteouts.
+        unpacked_size: Bytes of its files' content, unpacked.
+        has_xattrs: Whether any of its entries has an extended attribute.
+    """
+
+    diff_id: Digest
+    entries: int
+    unpacked_size: int
+    has_xattrs: bool
+
+
+def check_layer(
+    blob: Path | BinaryStream,
+    *,
+    digest: Digest,
+    media_type: str,
+    diff_id: Digest,
+    limits: Limits | None = None,
+    cancellation: Cancellation | None = None,
+) -> GateReport:
+    """Look at every entry of a layer.
+
+    Args:
+        blob: The layer as it is stored: gzip of any number of members, zstd of any number of frames, or neither.
+        digest: Its digest, which names it in errors.
+        media_type: Its media type; decides only whether it is a layer at all.
+        diff_id: What the sha256 of its uncompressed bytes must be.
+        limits: What it may take; the defaults unless given.
+        cancellation: Ends the reading.
+
+    Returns:
+        What was seen.
+
+    Raises:
+        UnsafeError: An entry is refused, or a limit is exceeded.
+        IntegrityError: It is truncated, cannot be decompressed, or has another diff ID.
+        UnsupportedError: Its media type is not a layer's.
+        DiskError: It cannot be read.
+    """
+    if media_type not in media_types.LAYERS:
+        raise UnsupportedError(f"layer {digest} is of the unknown type {media_type!r}", code="layer-media-type")
+    if isinstance(blob, Path):
+        with disk_errors(blob), blob.open("rb", buffering=0) as stream:
+            return _check(stream, digest, diff_id, limits or Limits(), cancellation)
+    return _check(blob, digest, diff_id, limits or Limits(), cancellation)
+
+
+def _check(
+    blob: BinaryStream, digest: Digest, diff_id: Digest, limits: Limits, cancellation: Cancellation | None
+) -> GateReport:
+    headers = limits.metadata_size + 4 * BLOCK * limits.entries  # a header, an extended one, and the padding of both
+    stream = LayerStream(
+        blob,
+        digest=digest,
+        max_size=limits.unpacked_size + headers,
+        max_ratio=limits.ratio,
+        ratio_floor=limits.ratio_floor,
+        cancellation=cancellation,
+    )
+    gate = _Gate(digest, limits)
+    try:
+        ambiguity = _pass_through(stream, gate)
+    except StreamLimitError as error:
+        raise UnsafeError(
+            f"layer {digest}: what follows {gate.place} {error.reason}",
+            code=error.code,
+            hint="raise the limits if you trust this image",
+        ) from error
+    if stream.diff_id != diff_id:
+        raise IntegrityError(
+            f"layer {digest} unpacks to {stream.diff_id}, and its image says {diff_id}", code="diff-id-mismatch"
+        )
+    if ambiguity is not None:
+        where = f"entry {quoted(ambiguity.name)}" if ambiguity.name else f"what follows {gate.place}"
+        raise UnsafeError(
+            f"layer {digest}: {where} {ambiguity.reason}",
+            code="ambiguous-layer",
+            hint="do not use this image; no common tool writes such layers",
+        ) from ambiguity
+    return GateReport(diff_id, gate.entries, gate.unpacked_size, has_xattrs=gate.has_xattrs)
+
+
+def _pass_through(stream: LayerStream, gate: _Gate) -> AmbiguousHeaderError | None:
+    try:
+        for entry in tar_headers.read_entries(stream):
+            gate.look_at(entry)
+    except AmbiguousHeaderError as error:
+        stream.drain()  # damaged bytes make odd headers too; then the digest is wrong, and that is what is to be said
+        return error
+    return None
+
+
+class _Gate:
+    """The rules for single entries, and the sums over all of them."""
+
+    def __init__(self, digest: Digest, limits: Limits) -> None:
+        self.entries = 0
+        self.unpacked_size = 0
+        self.has_xattrs = False
+        self._metadata_size = 0
+        self._last: bytes | None = None
+        self._digest = digest
+        self._limits = limits
+
+    @property
+    def place(self) -> str:
+        """How far it came."""
+        return "its start" if self._last is None else f"entry {quoted(self._last)}"
+
+    def look_at(self, entry: Entry) -> None:
+        """Let an entry pass, or raise `UnsafeError`."""
+        self._count(entry)
+        self._last = name = entry.name
+        is_whiteout = bool(_NEEDS_CARE.match(name)) and self._is_whiteout(entry)
+        if len(name) > _MAX_COMPONENT:
+            self._look_at_length(entry)
+        if entry.records:
+            self._look_at_xattrs(entry)
+        # Of a whiteout nothing counts but the name: aufs made hard links of them, Docker makes empty files.
+        if entry.kind != tar_headers.REGULAR and not is_whiteout:
+            self._look_at_kind(entry)
+
+    def _count(self, entry: Entry) -> None:
+        limits = self._limits
+        self.entries += 1
+        self.unpacked_size += entry.size
+        self._metadata_size += entry.metadata_size
+        if self.entries > limits.entries:
+            self._over_limit(entry, f"is one more than the {limits.entries} that a layer may have", "--max-entries")
+        if entry.size > limits.file_size:
+            self._over_limit(entry, f"is larger than {limits.file_size} bytes", "--max-file-size")
+        if self.unpacked_size > limits.unpacked_size:
+            self._over_limit(entry, f"is beyond the {limits.unpacked_size} bytes that a layer may have", "--max-size")
+        if entry.name.count(b"/") > limits.path_depth:
+            self._over_limit(entry, f"is more than {limits.path_depth} directories deep", "--max-depth")
+        if self._metadata_size > limits.metadata_size:
+            self._over_limit(entry, f"is beyond the {limits.metadata_size} bytes of extended headers", None)
+
+    def _is_whiteout(self, entry: Entry) -> bool:
+        components = _components(entry.name)
+        if b".." in components:
+            self._refuse(entry, "leads out of the root filesystem")
+        if not components:
+            if entry.kind != tar_headers.DIRECTORY or not entry.name:
+                self._refuse(entry, "takes the place of the root directory")
+            return False
+        if any(component.startswith(_WHITEOUT) for component in components[:-1]):
+            self._refuse(entry, "lies inside of a whiteout")
+        if components[-1] in _NO_FILES_WHITEOUTS:
+            self._refuse(entry, "is a whiteout of no file")
+        return components[-1].startswith(_WHITEOUT)
+
+    def _look_at_length(self, entry: Entry) -> None:
+        if len(entry.name) > self._limits.path_length:
+            self._over_limit(entry, f"has a name of more than {self._limits.path_length} bytes", None)
+        if any(len(component) > _MAX_COMPONENT for component in entry.name.split(b"/")):
+            self._over_limit(entry, f"has a name with a component of more than {_MAX_COMPONENT} bytes", None)
+
+    def _look_at_xattrs(self, entry: Entry) -> None:
+        for record in entry.records:
+            _, is_xattr, xattr = record.partition(b".xattr.")  # SCHILY's, which umoci reads, and LIBARCHIVE's
+            if is_xattr:
+                self.has_xattrs = True
+                if xattr.startswith(_OVERLAY_XATTRS):
+                    self._refuse(entry, f"sets {quoted(xattr)}, which belongs to the overlay filesystem")
+
+    def _look_at_kind(self, entry: Entry) -> None:
+        if entry.kind in (tar_headers.HARD_LINK, tar_headers.SYMLINK):
+            self._look_at_link(entry)
+        elif entry.kind in _TYPE_OF:
+            major, minor = entry.device
+            if not (0 <= major <= _MAX_MAJOR and 0 <= minor <= _MAX_MINOR):
+                self._refuse(entry, "is a device whose number is out of range")
+            if entry.kind == tar_headers.CHARACTER_DEVICE and entry.device == (0, 0):
+                self._refuse(entry, "is a device that the overlay filesystem takes for a whiteout")
+            if entry.mode & _TYPE_BITS not in (0, _TYPE_OF[entry.kind]):
+                self._refuse(entry, "has the mode of another type")
+
+    def _look_at_link(self, entry: Entry) -> None:
+        target = entry.link_name
+        if not target:
+            self._refuse(entry, "links to nothing")
+        if len(target) > self._limits.path_length:
+            self._over_limit(entry, f"links to a name of more than {self._limits.path_length} bytes", None)
+        if entry.kind == tar_headers.HARD_LINK and _NEEDS_CARE.match(target):
+            # A symlink may say what it likes: it is followed by the container, inside of its root.
+            components = _components(target)
+            if b".." in components:
+                self._refuse(entry, f"is a hard link to {quoted(target)}, which leads out of the root filesystem")
+            if not components or any(component.startswith(_WHITEOUT) for component in components):
+                self._refuse(entry, f"is a hard link to {quoted(target)}, which is no file")
+
+    def _refuse(self, entry: Entry, reason: str) -> NoReturn:
+        raise UnsafeError(
+            f"layer {self._digest}: entry {quoted(entry.name)} {reason}",
+            code="unsafe-layer",
+            hint="do not use this image",
+        )
+
+    def _over_limit(self, entry: Entry, reason: str, option: str | None) -> NoReturn:
+        raise UnsafeError(
+            f"layer {self._digest}: entry {quoted(entry.name)} {reason}",
+            code="layer-limit",
+            hint=f"raise {option} if you trust this image" if option else "do not use this image",
+        )
+
+
+def _components(name: bytes) -> list[bytes]:
+    return [component for component in name.split(b"/") if component not in (b"", b".")]

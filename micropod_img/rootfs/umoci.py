@@ -1,0 +1,294 @@
+"""umoci, kept where it sees nothing but the layers and the directory that it fills.
+
+umoci takes OCI media types only, splits ``DIR:TAG`` at the first colon, trusts a configuration's number of diff IDs and
+follows what a layer says. So it gets a private OCI layout of one image, with manifest and configuration written here
+over hard links of the layers, under paths of one word, and runs with that directory as its root. Layers pass `gate`
+first; this is for what the gate and umoci itself may have missed.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from micropod_img import media_types, run
+from micropod_img.digest import Digest, hex_of, sha256_of
+from micropod_img.errors import DiskError, IntegrityError, MicropodError, ToolError, UnsafeError
+from micropod_img.fsutil import disk_error, disk_errors
+from micropod_img.rootfs.layer_stream import compression_of
+from micropod_img.rootfs.quoting import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from micropod_img.cancellation import Cancellation
+
+_TAG = "unpack"
+_LAYER = "application/vnd.oci.image.layer.v1.tar"
+_FULL_MAPPING = 1 << 16
+"""User or group ids that an image may use; with fewer of them, owners are kept in an extended attribute."""
+
+_PROGRAM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+# Directories that a layer implies and does not list are made with 0777 & ~umask.
+_WITH_UMASK = ("/bin/sh", "-c", 'umask 022 && exec "$0" "$@"')
+_NOT_STARTED = (125, 126, 127)  # chroot(1), "Exit status"
+_HINTS_OF_SIGNALS = {"SIGKILL": "the kernel does that when memory runs out"}
+
+
+@dataclass(frozen=True, slots=True)
+class LayerBlob:
+    """A layer that passed the gate: its file, its digest, and the digest of its uncompressed bytes."""
+
+    path: Path
+    digest: Digest
+    diff_id: Digest
+
+
+class UnpackRoot:
+    """A private directory that umoci has as its root: the layers of one call, and ``rootfs``.
+
+    Args:
+        directory: An empty directory that is nobody else's (mode 0700), on the filesystem that the files shall be on.
+        umoci: The program.
+
+    Raises:
+        DiskError: It cannot be written.
+    """
+
+    def __init__(self, directory: Path, *, umoci: Path) -> None:
+        self._directory = directory
+        self.rootfs: Final = directory / "rootfs"
+        """Where the files go; a snapshot's overlay is mounted here before `unpack_layer`."""
+        with disk_errors(directory):
+            self.rootfs.mkdir()
+            self.rootfs.chmod(0o755)
+            # A copy: umoci could change a hard link of itself.
+            shutil.copyfile(umoci, directory / "umoci")
+            (directory / "umoci").chmod(0o755)
+            # umoci reads there whether it is in a user namespace, and then makes plain files of devices.
+            (directory / "proc/self").mkdir(parents=True)
+            (directory / "proc/self/uid_map").write_text(_id_map("uid_map"))
+
+    def unpack_image(
+        self, layers: Sequence[LayerBlob], *, config: bytes, cancellation: Cancellation | None = None
+    ) -> None:
+        """Unpack all layers of an image into `rootfs`, bottom to top.
+
+        Args:
+            layers: The layers.
+            config: The image's configuration, whose diff IDs must be those of the layers.
+            cancellation: Ends umoci.
+
+        Raises:
+            IntegrityError: The configuration has other diff IDs; or as `unpack_layer`.
+            UnsafeError: As `unpack_layer`.
+            DiskError: As `unpack_layer`.
+            ToolError: As `unpack_layer`.
+        """
+        from micropod_img import oci  # noqa: PLC0415 - pulls in pydantic, which single layers do not need
+
+        expected = oci.parse_config(config, name="this image").rootfs.diff_ids
+        if len(expected) != len(layers):
+            raise IntegrityError(
+                f"the image has {len(layers)} layers, and its configuration tells of {len(expected)}",
+                code="layer-count",
+            )
+        if expected != tuple(layer.diff_id for layer in layers):
+            raise IntegrityError("the configuration has other diff IDs than the layers", code="diff-id-mismatch")
+        self._unpack(layers, cancellation)
+
+    def unpack_layer(self, layer: LayerBlob, *, cancellation: Cancellation | None = None) -> None:
+        """Apply one layer to what is in `rootfs`: a mounted overlay of its parents, or an empty directory.
+
+        Args:
+            layer: The layer.
+            cancellation: Ends umoci.
+
+        Raises:
+            IntegrityError: A blob is not what its digest or diff ID says, or links to a file that is not there.
+            UnsafeError: umoci refused it.
+            DiskError: The disk is full, read-only, or does not allow this.
+            ToolError: umoci cannot be started, or failed in a way that is not known here.
+        """
+        self._unpack([layer], cancellation)
+
+    def _unpack(self, layers: Sequence[LayerBlob], cancellation: Cancellation | None) -> None:
+        with disk_errors(self._directory):
+            self._write_image(layers)
+        argv = [*_enter(self._directory), "/umoci", "--log=error", "raw", "unpack"]
+        argv += ["--rootless"] if _is_rootless() else []
+        argv += ["--image", f"/image:{_TAG}", "/rootfs"]
+        try:
+            completed = run.run(argv, env={}, cancellation=cancellation)
+        except run.ProgramNotFoundError as error:
+            raise ToolError(f"{error.args[0]} cannot be started", code="tool-missing") from error
+        if completed.status != 0:
+            subject = f"layer {layers[0].digest}" if len(layers) == 1 else "a layer of this image"
+            raise _error(completed, subject, self.rootfs)
+
+    def _write_image(self, layers: Sequence[LayerBlob]) -> None:
+        image = self._directory / "image"
+        if image.exists():
+            shutil.rmtree(image)
+        blobs = image / "blobs/sha256"
+        blobs.mkdir(parents=True)
+        for layer in layers:
+            _link_or_copy(layer.path, blobs / hex_of(layer.digest))
+        config = _put(
+            blobs,
+            media_types.OCI_CONFIG,
+            {
+                "architecture": "amd64",  # the spec wants the two, umoci does not look
+                "os": "linux",
+                "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
+            },
+        )
+        described = [_describe_layer(blobs / hex_of(layer.digest), layer.digest) for layer in layers]
+        manifest = {"schemaVersion": 2, "mediaType": media_types.OCI_MANIFEST, "config": config, "layers": described}
+        annotations = {"org.opencontainers.image.ref.name": _TAG}
+        top = {**_put(blobs, media_types.OCI_MANIFEST, manifest), "annotations": annotations}
+        (image / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [top]}))
+        (image / "oci-layout").write_text(json.dumps({"imageLayoutVersion": "1.0.0"}))
+
+
+def _put(blobs: Path, media_type: str, document: object) -> dict[str, object]:
+    content = json.dumps(document).encode()
+    digest = sha256_of(content)
+    (blobs / hex_of(digest)).write_bytes(content)
+    return {"mediaType": media_type, "digest": digest, "size": len(content)}
+
+
+def _describe_layer(path: Path, digest: Digest) -> dict[str, object]:
+    with path.open("rb") as blob:
+        compression = compression_of(blob.read(4))
+    return {"mediaType": _LAYER + compression.value, "digest": digest, "size": path.stat().st_size}
+
+
+def _link_or_copy(source: Path, destination: Path) -> None:
+    """Give umoci a blob to read: for nothing on the store's filesystem, as a copy on another."""
+    if destination.exists():  # the same layer twice
+        return
+    try:
+        os.link(source, destination)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK):
+            raise
+        shutil.copyfile(source, destination)
+
+
+def _enter(directory: Path) -> list[str]:
+    """Return the words before a command that make a directory its root; an ordinary user becomes root of himself."""
+    become_root = [] if os.geteuid() == 0 else [_program("unshare"), "--user", "--map-root-user", "--"]
+    return [*_WITH_UMASK, *become_root, _program("chroot"), str(directory)]
+
+
+def _program(name: str) -> str:
+    found = shutil.which(name, path=_PROGRAM_PATH)
+    if found is None:
+        raise ToolError(
+            f"{name} is missing; looked for it in {_PROGRAM_PATH}",
+            code="tool-missing",
+            hint="install coreutils and util-linux",
+        )
+    return found
+
+
+def _id_map(name: str) -> str:
+    return Path("/proc/self", name).read_text() if os.geteuid() == 0 else f"0 {os.geteuid()} 1\n"
+
+
+def _is_rootless() -> bool:
+    """Whether too few ids are mapped to give files the owners that images have."""
+    return any(
+        sum(int(line.split()[2]) for line in _id_map(name).splitlines()) < _FULL_MAPPING
+        for name in ("uid_map", "gid_map")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A failure of umoci that is known: what its last line holds, and what is said of it."""
+
+    pattern: str
+    kind: type[MicropodError]
+    code: str
+    message: str
+    hint: str | None = None
+
+
+_FETCH_AGAIN = "micropod-img verify --repair fetches it again"
+_KNOWN_ERRORS = (
+    _Known("diffid mismatch", IntegrityError, "diff-id-mismatch", "unpacks to something else than its image says"),
+    _Known("verified reader ", IntegrityError, "digest-mismatch", "is not what its digest says", _FETCH_AGAIN),
+    _Known(
+        r"create \S+ reader: |discard trailing|read next entry: |short write: (gzip|flate|unexpected EOF)",
+        IntegrityError,
+        "corrupt-layer",
+        "cannot be decompressed or is no archive",
+        _FETCH_AGAIN,
+    ),
+    _Known(
+        ": link: .*no such file or directory$",
+        IntegrityError,
+        "broken-link",
+        "has a hard link to a file that is not there",
+    ),
+    _Known(
+        "restore chown metadata: .*: invalid argument$",
+        DiskError,
+        "owner-not-mapped",
+        "has a file whose owner has no subordinate id here",
+        f"give the user {_FULL_MAPPING} subordinate ids in /etc/subuid and /etc/subgid",
+    ),
+    _Known(
+        "refusing to change type|unknown typeflag|: (file name too long|too many levels of symbolic links)$",
+        UnsafeError,
+        "unsafe-layer",
+        "has an entry that cannot be unpacked",
+        "do not use this image",
+    ),
+)
+# The error of a system call is what umoci's line ends with; names of entries, which an image chooses, are left of it.
+_SYSTEM_ERRORS = {
+    ": no space left on device": errno.ENOSPC,
+    ": disk quota exceeded": errno.EDQUOT,
+    ": read-only file system": errno.EROFS,
+    ": permission denied": errno.EACCES,
+    ": operation not permitted": errno.EPERM,
+    ": input/output error": errno.EIO,
+    ": file too large": errno.EFBIG,
+    ": operation not supported": errno.ENOTSUP,
+}
+
+
+def _error(completed: run.Completed, subject: str, rootfs: Path) -> MicropodError:
+    """Say what umoci's failure means; its own words are kept, without what a terminal would act on."""
+    said = completed.stderr.strip()
+    detail = "\n".join(map(printable, completed.stderr.splitlines()))
+    if completed.status < 0:
+        name = signal.Signals(-completed.status).name
+        return ToolError(
+            f"umoci was ended by {name}", code="tool-killed", hint=_HINTS_OF_SIGNALS.get(name), detail=detail
+        )
+    if completed.status in _NOT_STARTED or said.startswith(("unshare: ", "chroot: ")):
+        return ToolError(
+            "umoci cannot be started in a root of its own",
+            code="tool-not-contained",
+            hint="that takes CAP_SYS_CHROOT, or user namespaces, and a filesystem that is not mounted noexec",
+            detail=detail,
+        )
+    for known in _KNOWN_ERRORS:
+        if re.search(known.pattern, said):
+            return known.kind(f"{subject} {known.message}", code=known.code, hint=known.hint, detail=detail)
+    for ending, number in _SYSTEM_ERRORS.items():
+        if said.endswith(ending):
+            error = disk_error(OSError(number, os.strerror(number)), rootfs)
+            return DiskError(error.message, code=error.code, hint=error.hint, detail=detail)
+    return ToolError(f"umoci could not unpack {subject}", code="umoci-failed", detail=detail)

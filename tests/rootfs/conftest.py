@@ -1,0 +1,31 @@
+"""umoci, and a place for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from micropod_img import tools
+from micropod_img.errors import ToolError
+from tests.rootfs.unpacking import new_root
+from tests.support.processes import missing
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from micropod_img.rootfs.umoci import UnpackRoot
+
+
+@pytest.fixture(scope="session")
+def program() -> Path:
+    """The pinned umoci."""
+    try:
+        return tools.find_tool("umoci").path
+    except ToolError as error:
+        missing(f"{error.message}: pip install -e . builds it")
+
+
+@pytest.fixture
+def root(tmp_path: Path, program: Path) -> UnpackRoot:
+    return new_root(tmp_path / "work", program)
