@@ -7,17 +7,21 @@ here, from the exact bytes whose digest was checked, before any tool acts on it.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, TypeVar
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NoReturn, TypeVar
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    FailFast,
     Field,
     StrictInt,
     StrictStr,
     ValidationError,
+    ValidationInfo,
+    model_validator,
 )
 from pydantic.alias_generators import to_camel
 
@@ -32,7 +36,9 @@ if TYPE_CHECKING:
 CONFIG_LIMIT = 8 << 20
 """Bytes of the largest configuration that is read."""
 
-_AMBIGUOUS_KEYS = ("config", "layers", "manifests", "mediaType", "schemaVersion", "fsLayers", "digest", "size", "urls")
+_LONGEST_SHOWN = 140
+
+_DECISIVE_KEYS = frozenset({"config", "layers", "manifests", "mediaType", "schemaVersion", "fsLayers"})
 
 
 def _checked_digest(text: str) -> Digest:
@@ -46,25 +52,65 @@ def _empty_if_null(value: object) -> object:
     return () if value is None else value
 
 
+def _encodable(text: str) -> str:
+    text.encode()  # half a surrogate pair, which JSON can spell, could be neither printed nor stored
+    return text
+
+
 _Item = TypeVar("_Item")
+_Text = Annotated[StrictStr, AfterValidator(_encodable)]
 _Digest = Annotated[Digest, AfterValidator(_checked_digest)]
 # Go writes a slice that was never filled as null; its tools mean, and read, an empty list.
-_List = Annotated[tuple[_Item, ...], BeforeValidator(_empty_if_null)]
+_List = Annotated[tuple[_Item, ...], FailFast(), BeforeValidator(_empty_if_null)]
 _MAX_SIZE = (1 << 63) - 1
+
+
+class _Repeating(dict[str, object]):
+    """A JSON object in which names stand more than once; `repeated` are those names."""
+
+    repeated: frozenset[str]
+
+
+def _refuse_ambiguous(members: Mapping[str, object], names: frozenset[str], document: str) -> None:
+    """Refuse members that Go would read as one of these names and Python would not, or that stand there twice.
+
+    Go takes a name for a field's if it is the same under simple Unicode case folding, where the Kelvin sign is a k and
+    the long s is an s. Maps, such as labels and annotations, have no fields: there names may differ in case alone.
+    """
+    repeated = members.repeated if isinstance(members, _Repeating) else frozenset()
+    folded = {name.casefold() for name in names}
+    for key in members:
+        if key in repeated & names or (key not in names and key.casefold() in folded):
+            raise UnsafeError(
+                f"{document} names {key!r} twice, or in a way that different tools read differently",
+                code="ambiguous-manifest",
+                hint="do not use this image",
+            )
 
 
 class _Document(BaseModel):
     # Unknown members are allowed by the specs and kept in the stored bytes; nothing is read from them.
     model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel)
 
+    unread: ClassVar[frozenset[str]] = frozenset()
+    """Members that are not read here, and that other tools read."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unambiguous(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, dict):
+            names = cls.unread.union(field.alias or name for name, field in cls.model_fields.items())
+            _refuse_ambiguous(value, names, str(info.context))
+        return value
+
 
 class PlatformFields(_Document):
     """``platform`` of a descriptor in an index (image-index.md)."""
 
-    architecture: StrictStr = ""
-    os: StrictStr = ""
-    os_version: StrictStr = Field(default="", alias="os.version")
-    variant: StrictStr = ""
+    architecture: _Text = ""
+    os: _Text = ""
+    os_version: _Text = Field(default="", alias="os.version")
+    variant: _Text = ""
 
     def value(self) -> Platform:
         """Return it as the plain value that the rest of the program uses."""
@@ -74,22 +120,22 @@ class PlatformFields(_Document):
 class Descriptor(_Document):
     """What one document says of another (descriptor.md)."""
 
-    media_type: StrictStr = ""
+    media_type: _Text = ""
     digest: _Digest
     size: Annotated[StrictInt, Field(ge=0, le=_MAX_SIZE)]
-    urls: tuple[StrictStr, ...] = ()
+    urls: _List[_Text] = ()
     platform: PlatformFields | None = None
-    artifact_type: StrictStr = ""
+    artifact_type: _Text = ""
 
 
 class Manifest(_Document):
     """An image manifest (manifest.md), or an artifact's."""
 
     schema_version: Literal[2]
-    media_type: StrictStr = ""
+    media_type: _Text = ""
     config: Descriptor
     layers: _List[Descriptor]
-    artifact_type: StrictStr = ""
+    artifact_type: _Text = ""
 
     @property
     def is_image(self) -> bool:
@@ -101,7 +147,7 @@ class Index(_Document):
     """An image index (image-index.md) or Docker's manifest list."""
 
     schema_version: Literal[2]
-    media_type: StrictStr = ""
+    media_type: _Text = ""
     manifests: _List[Descriptor]
 
 
@@ -114,11 +160,13 @@ class RootFilesystem(_Document):
 class ImageConfig(_Document):
     """An image's configuration (config.md): only what is needed before a container is made of it."""
 
-    architecture: StrictStr = ""
-    os: StrictStr = ""
-    os_version: StrictStr = Field(default="", alias="os.version")
-    variant: StrictStr = ""
-    created: StrictStr | None = None
+    unread = frozenset({"config", "history"})
+
+    architecture: _Text = ""
+    os: _Text = ""
+    os_version: _Text = Field(default="", alias="os.version")
+    variant: _Text = ""
+    created: _Text | None = None
     rootfs: RootFilesystem = RootFilesystem()
 
     @property
@@ -145,13 +193,15 @@ def parse_document(content: bytes, *, name: str) -> Manifest | Index:
     if len(content) > media_types.MANIFEST_LIMIT:
         raise too_large(name)
     members = _members(content, name)
-    if members.get("schemaVersion") == 1 or members.get("mediaType") in media_types.SCHEMA_1:
+    _refuse_ambiguous(members, _DECISIVE_KEYS, name)
+    named = members.get("mediaType")
+    described_as = named if isinstance(named, str) else ""
+    if members.get("schemaVersion") == 1 or described_as in media_types.SCHEMA_1:
         raise UnsupportedError(
             f"{name} is a schema 1 manifest, a format that registries gave up in 2019",
             code="schema-1",
             hint="ask its publisher to push the image again with a current tool",
         )
-    described_as = members.get("mediaType")
     is_index = "manifests" in members
     if is_index and ("layers" in members or "config" in members or "fsLayers" in members):
         raise UnsafeError(
@@ -166,10 +216,11 @@ def parse_document(content: bytes, *, name: str) -> Manifest | Index:
             hint="do not use this image; see CVE-2021-41190",
         )
     if not is_index and "config" not in members and "layers" not in members:
-        kind = f" of type {described_as!r}" if isinstance(described_as, str) else ""
+        kind = f" of type {described_as[:_LONGEST_SHOWN]!r}" if described_as else ""
         raise UnsupportedError(f"{name} is a document{kind}, not an image", code="not-an-image")
     try:
-        return Index.model_validate(members) if is_index else Manifest.model_validate(members)
+        model = Index if is_index else Manifest
+        return model.model_validate(members, context=name)
     except ValidationError as error:
         _refuse(error, name)
 
@@ -182,12 +233,14 @@ def parse_config(content: bytes, *, name: str) -> ImageConfig:
         name: What to call the image in errors.
 
     Raises:
+        UnsafeError: It is ambiguous.
         IntegrityError: It is not a configuration.
     """
+    called = f"the configuration of {name}"
     try:
-        return ImageConfig.model_validate_json(content)
+        return ImageConfig.model_validate(_members(content, called), context=called)
     except ValidationError as error:
-        _refuse(error, f"the configuration of {name}")
+        _refuse(error, called)
 
 
 def too_large(name: str) -> UnsafeError:
@@ -208,35 +261,24 @@ def _refuse(error: ValidationError, name: str) -> NoReturn:
 
 
 def _members(content: bytes, name: str) -> Mapping[str, object]:
-    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    def noting_repeated(pairs: list[tuple[str, object]]) -> dict[str, object]:
         members = dict(pairs)
-        if len({key.lower() for key in members}) != len(pairs) and _is_ambiguous([key for key, _ in pairs]):
-            raise UnsafeError(
-                f"{name} names the same member twice, and different tools would see different images in it",
-                code="ambiguous-manifest",
-                hint="do not use this image",
-            )
-        return members
+        if len(members) == len(pairs):
+            return members
+        repeating = _Repeating(members)
+        counted = Counter(key for key, _ in pairs)
+        repeating.repeated = frozenset(key for key, count in counted.items() if count > 1)
+        return repeating
 
     def no_constant(text: str) -> NoReturn:
         raise ValueError(f"{text} is not JSON")
 
     try:
-        document: object = json.loads(content, object_pairs_hook=unique, parse_constant=no_constant)
+        # Not the bytes as they are: json.loads takes UTF-16 and UTF-32 too, and Go does not.
+        text = content.decode("utf-8")
+        document: object = json.loads(text, object_pairs_hook=noting_repeated, parse_constant=no_constant)
     except (ValueError, RecursionError) as error:
         raise IntegrityError(f"{name} is not JSON", code="malformed-document", detail=str(error)) from error
     if not isinstance(document, dict):
         raise IntegrityError(f"{name} is not a JSON object", code="malformed-document")
-    for key in _AMBIGUOUS_KEYS:
-        if any(other.lower() == key.lower() and other != key for other in document):
-            raise UnsafeError(
-                f"{name} spells {key!r} in a way that different tools read differently",
-                code="ambiguous-manifest",
-                hint="do not use this image",
-            )
     return document
-
-
-def _is_ambiguous(keys: list[str]) -> bool:
-    lowered = [key.lower() for key in keys]
-    return any(lowered.count(key.lower()) > 1 for key in _AMBIGUOUS_KEYS)
