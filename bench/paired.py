@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -77,9 +76,15 @@ def environment() -> Mapping[str, str]:
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
-def peak_of_children_kib() -> int:
-    """Return the largest resident set of any child that has ended, in KiB."""
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+def peak_mib(command: Sequence[str]) -> float:
+    """Run a command; return the largest resident set, in MiB, of it and of the children that it waited for."""
+    measure = (
+        "import resource, subprocess, sys\n"
+        "subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True)\n"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    arguments = [sys.executable, "-c", measure, *command]
+    return int(subprocess.run(arguments, env=environment(), capture_output=True, check=True).stdout) / 1024
 
 
 def report(title: str, result: Result, ours: str, theirs: str) -> None:

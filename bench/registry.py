@@ -28,10 +28,9 @@ def registry(directory: Path) -> Iterator[str]:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
-            line = process.stderr.readline()
-            match = re.search(r"serving on port (\d+)", line)
-            assert match is not None, line
-            yield f"127.0.0.1:{match[1]}"
+            ports = (re.search(r"serving on port (\d+)", line) for line in process.stderr)
+            port = next(match[1] for match in ports if match is not None)
+            yield f"127.0.0.1:{port}"
         finally:
             process.kill()
 
