@@ -84,10 +84,15 @@ class UnavailableError(MicropodError):
 
 
 class RateLimitedError(MicropodError):
-    """The registry answered 429."""
+    """The registry answered 429.
+
+    Attributes:
+        retry_after: Seconds that the registry asks to wait (Retry-After); None if it does not say.
+    """
 
     exit_status = 6
     default_code = "rate-limited"
+    retry_after: float | None = None
 
 
 class IntegrityError(MicropodError):

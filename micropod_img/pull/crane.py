@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 from micropod_img import media_types, run
 from micropod_img.digest import Digest, parse_digest
-from micropod_img.errors import IntegrityError, MicropodError, ToolError, UnavailableError, UnsupportedError, UsageError
+from micropod_img.errors import (
+    IntegrityError,
+    MicropodError,
+    RateLimitedError,
+    ToolError,
+    UnavailableError,
+    UnsupportedError,
+    UsageError,
+)
 from micropod_img.pull.crane_errors import Request, translate
 
 if TYPE_CHECKING:
@@ -17,6 +25,7 @@ if TYPE_CHECKING:
 
     from micropod_img.cancellation import Cancellation
     from micropod_img.pull.access import Access
+    from micropod_img.pull.retry import Retries
 
 _SHORTEST_REPOSITORY = 2
 
@@ -55,12 +64,15 @@ class Crane:
         program: Path of the verified binary.
         access: The registry, and how it is reached.
         limits: How long requests may take.
+        retries: Repeats small requests where that can help; without it none is.
     """
 
-    def __init__(self, program: Path, access: Access, limits: TimeLimits) -> None:
+    def __init__(self, program: Path, access: Access, limits: TimeLimits, retries: Retries | None = None) -> None:
         self._program = str(program)
         self._access = access
         self._limits = limits
+        self._retries = retries
+        self._reached = False
 
     def manifest(self, digest: Digest | None, request: Request, *, cancellation: Cancellation | None = None) -> bytes:
         """Return the exact bytes of a manifest or index: the one with a digest, or what the reference itself names.
@@ -98,15 +110,17 @@ class Crane:
         """
         return self._run(["blob", self._target(digest)], request, cancellation, limit)
 
-    def start_pull(self, digest: Digest, layout: Path, *, keep_open: Sequence[int]) -> run.Child:
+    def start_pull(self, digest: Digest, layout: Path, *, keep_open: Sequence[int], verbose: bool = False) -> run.Child:
         """Start to fetch an image by digest into an OCI layout.
 
         Args:
             digest: The image or index.
             layout: A private directory; blobs that are in it already are not fetched.
             keep_open: Descriptors that the child holds until it ends.
+            verbose: Whether it tells how long a registry asks to wait.
         """
-        return self._start(["pull", "--format=oci", self._target(digest), str(layout)], keep_open)
+        verbosely = ["--verbose"] if verbose else []
+        return self._start(["pull", *verbosely, "--format=oci", self._target(digest), str(layout)], keep_open)
 
     def _target(self, digest: Digest | None = None) -> str:
         endpoint = self._access.endpoint
@@ -129,6 +143,17 @@ class Crane:
             raise self._broken() from error
 
     def _run(self, words: Sequence[str], request: Request, cancellation: Cancellation | None, limit: int) -> bytes:
+        def ask(attempt: int) -> bytes:
+            command, *rest = words
+            # Only the debug log tells how long a registry asks to wait.
+            verbosely = ["--verbose"] if attempt > 1 else []
+            return self._run_once([command, *verbosely, *rest], request, cancellation, limit)
+
+        answer = ask(1) if self._retries is None else self._retries.run(ask, reached=self._reached)
+        self._reached = True
+        return answer
+
+    def _run_once(self, words: Sequence[str], request: Request, cancellation: Cancellation | None, limit: int) -> bytes:
         seconds = self._limits.for_request()
         try:
             completed = run.run(
@@ -148,8 +173,15 @@ class Crane:
 
     def failure(self, completed: run.Completed, request: Request) -> MicropodError:
         """Return the error that a crane which failed means, with the registry under the name that the user knows."""
-        words = completed.stderr.replace(self._access.endpoint.host, request.endpoint)
-        return translate(replace(completed, stderr=words), request)
+        from micropod_img.pull import crane_log  # noqa: PLC0415 - most calls succeed
+
+        words = crane_log.without_traffic(completed.stderr).replace(self._access.endpoint.host, request.endpoint)
+        error = translate(replace(completed, stderr=words), request)
+        if isinstance(error, RateLimitedError):
+            error.retry_after = crane_log.retry_after(completed.stderr)
+            if error.retry_after is not None:
+                error.hint = f"try again in {error.retry_after:.0f} s; or log in for a higher limit, or use a mirror"
+        return error
 
     def _broken(self) -> ToolError:
         return ToolError(f"{self._program} cannot be run", code="tool-broken", hint="install micropod-img again")

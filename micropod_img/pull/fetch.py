@@ -60,9 +60,11 @@ class Fetch:
         self._cancellation = cancellation
         self._limits = limits
 
-    def start(self, digest: Digest) -> run.Child:
+    def start(self, digest: Digest, *, verbose: bool = False) -> run.Child:
         """Start crane; the blobs that are linked into the staging layout by now it does not fetch."""
-        return self._crane.start_pull(digest, self._staging.image_layout, keep_open=(self._staging.descriptor,))
+        return self._crane.start_pull(
+            digest, self._staging.image_layout, keep_open=(self._staging.descriptor,), verbose=verbose
+        )
 
     def check_space(self, missing: Iterable[Descriptor]) -> None:
         """Compare what is needed with what is free, before gigabytes are fetched for nothing.

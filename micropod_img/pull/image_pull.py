@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import random
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from micropod_img import fsutil, progress
-from micropod_img.errors import MicropodError
 from micropod_img.oci import Index
 from micropod_img.platforms import normalize, select
 from micropod_img.pull.fetch import Fetch, is_foreign
@@ -27,14 +25,13 @@ if TYPE_CHECKING:
     from micropod_img.pull.crane_errors import Request
     from micropod_img.pull.early import EarlyFetch
     from micropod_img.pull.pull import PullRequest
+    from micropod_img.pull.retry import Retries
     from micropod_img.run import Child
     from micropod_img.store.staging import Staging
     from micropod_img.store.store import Store
 
-_ATTEMPTS = 3
 # Each is an open file; an index of more blobs is fetched under the lock of the index alone.
 _MOST_LOCKS = 256
-_FIRST_DELAY = 0.5
 
 
 class ImagePull:
@@ -46,6 +43,7 @@ class ImagePull:
         crane: The way to the registry.
         request: The reference and that registry in words, for errors.
         wanted: What is to be pulled.
+        retries: Repeats the fetch where that can help.
         sink: Is told of progress.
         cancellation: Ends the work.
     """
@@ -58,6 +56,7 @@ class ImagePull:
         crane: Crane,
         request: Request,
         wanted: PullRequest,
+        retries: Retries,
         sink: ProgressSink,
         cancellation: Cancellation,
     ) -> None:
@@ -65,6 +64,7 @@ class ImagePull:
         self._staging = staging
         self._wanted = wanted
         self._request = request
+        self._retries = retries
         self._sink = sink
         self._cancellation = cancellation
         self._resolver = Resolver(crane, store.blobs, wanted.reference, self._request, cancellation)
@@ -165,21 +165,9 @@ class ImagePull:
         if any(is_foreign(layer) for layer in layers):
             self._end_child()
             self._fetch.check_foreign(layers)
-        delay = _FIRST_DELAY
-        for attempt in range(2, _ATTEMPTS + 1):
-            try:
-                self._bring_once(plan, layers)
-            except MicropodError as error:
-                if not error.retryable or self._wanted.limits.expired():
-                    raise
-                self._sink(progress.Retrying(self._request.ref, attempt, delay, error.message))
-                self._cancellation.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, not a secret
-                delay *= 4
-            else:
-                return
-        self._bring_once(plan, layers)
+        self._retries.run(lambda attempt: self._bring_once(plan, layers, attempt), reached=True)
 
-    def _bring_once(self, plan: Plan, layers: tuple[Descriptor, ...]) -> None:
+    def _bring_once(self, plan: Plan, layers: tuple[Descriptor, ...], attempt: int) -> None:
         missing = tuple(layer for layer in layers if not self._store.blobs.has(layer.digest, layer.size))
         if not missing:
             self._end_child()
@@ -188,7 +176,7 @@ class ImagePull:
         self._store.blobs.link_into(
             self._staging.blobs, (one.digest for one in plan.layers if self._store.blobs.has(one.digest, one.size))
         )
-        child = self._child or self._fetch.start(plan.root.digest)
+        child = self._child or self._fetch.start(plan.root.digest, verbose=attempt > 1)
         self._child = None
         with child:
             self._fetch.finish(child, missing)

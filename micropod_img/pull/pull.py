@@ -21,6 +21,7 @@ from micropod_img.pull.access import open_access
 from micropod_img.pull.crane import Crane
 from micropod_img.pull.crane_errors import Request
 from micropod_img.pull.early import EarlyFetch
+from micropod_img.pull.retry import Retries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -110,6 +111,7 @@ def _pull_from(
     cancellation: Cancellation,
 ) -> Pulled:
     request = Request(str(wanted.reference), endpoint.host, "resolve")
+    retries = _retries(endpoint, wanted, sink, cancellation)
     with store.stage("pull") as staging:
         staging.probe_filesystem()
         crane, content = _ask(
@@ -118,8 +120,7 @@ def _pull_from(
             staging,
             wanted,
             question=lambda crane, request: crane.manifest(None, request, cancellation=cancellation),
-            sink=sink,
-            cancellation=cancellation,
+            retries=retries,
         )
         with EarlyFetch(store, staging, crane, wanted, content) as early:
             # While crane fetches: importing pydantic takes longer than pulling a small image.
@@ -131,9 +132,15 @@ def _pull_from(
                 crane=crane,
                 request=request,
                 wanted=wanted,
+                retries=retries,
                 sink=sink,
                 cancellation=cancellation,
             ).run(content, early)
+
+
+def _retries(endpoint: Endpoint, wanted: PullRequest, sink: ProgressSink, cancellation: Cancellation) -> Retries:
+    others_left = endpoint is not wanted.endpoints[-1]
+    return Retries(str(wanted.reference), wanted.limits, others_left, sink, cancellation)
 
 
 def _ask(
@@ -143,13 +150,12 @@ def _ask(
     wanted: PullRequest,
     *,
     question: Callable[[Crane, Request], _Answer],
-    sink: ProgressSink,
-    cancellation: Cancellation,
+    retries: Retries,
 ) -> tuple[Crane, _Answer]:
     """Return the way to a registry, and what it answers to a first small question."""
     request = Request(str(wanted.reference), endpoint.host, "resolve")
-    access = open_access(endpoint, wanted.settings, staging.path / "home", cancellation=cancellation)
-    crane = Crane(program, access, wanted.limits)
+    access = open_access(endpoint, wanted.settings, staging.path / "home", cancellation=retries.cancellation)
+    crane = Crane(program, access, wanted.limits, retries)
     try:
         return crane, question(crane, request)
     except UnavailableError as error:
@@ -157,9 +163,9 @@ def _ask(
             raise
     # The registry speaks plain HTTP. It may serve strangers too, and the credential stays here.
     withheld = f"{endpoint.host} speaks plain HTTP, so it is not sent the credential of {access.credential_source}"
-    sink(progress.Notice(request.ref, f"{withheld}; --insecure sends it"))
+    retries.sink(progress.Notice(request.ref, f"{withheld}; --insecure sends it"))
     access = open_access(endpoint, wanted.settings, staging.path / "anonymous", anonymous=True)
-    crane = Crane(program, access, wanted.limits)
+    crane = Crane(program, access, wanted.limits, retries)
     try:
         return crane, question(crane, request)
     except AuthError as error:
@@ -186,8 +192,7 @@ def current_digest(
                     staging,
                     wanted,
                     question=lambda crane, request: crane.digest(request, cancellation=cancellation),
-                    sink=sink,
-                    cancellation=cancellation,
+                    retries=_retries(endpoint, wanted, sink, cancellation),
                 )
                 return digest
         except _OF_THE_ENDPOINT as error:

@@ -49,6 +49,11 @@ def cut(at: int) -> Change:
     return lambda right: replace(right, body=right.body[:at], content_length=len(right.body))
 
 
+def reset(at: int = 0) -> Change:
+    """Reset the connection after so many bytes of the body."""
+    return lambda right: replace(right, reset_at=at)
+
+
 def truncated(at: int) -> Change:
     """Serve so many bytes of the body as if they were all."""
     return lambda right: replace(right, body=right.body[:at])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import socket
+import struct
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -14,7 +16,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Iterator
 
     from tests.support.images import Manifest
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 0.01
 _SLICES_PER_SECOND = 20
 _CHUNK = 1 << 16
+_BEFORE_RESET_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Response:
         content_length: What is promised; more than the body has: the connection closes in the middle of it.
         bytes_per_second: How slowly the body drips.
         stall_at: After so many bytes of the body nothing comes until the registry is released.
+        reset_at: After so many bytes of the body the connection is reset.
         silent: Not even a status line comes until the registry is released.
     """
 
@@ -55,6 +58,7 @@ class Response:
     content_length: int | None = None
     bytes_per_second: int | None = None
     stall_at: int | None = None
+    reset_at: int | None = None
     silent: bool = False
 
 
@@ -218,10 +222,21 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
+        if response.reset_at is not None:
+            self._reset(response.body[: response.reset_at])
+            return
         self._send(response)
         self.close_connection = self.close_connection or promised != len(response.body)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815 - http.server's names
+
+    def _reset(self, beginning: bytes) -> None:
+        self.wfile.write(beginning)
+        # A linger time of nothing makes close(2) send RST, and lets go of what was not sent yet (socket(7), tcp(7)).
+        self.server.registry.released.wait(_BEFORE_RESET_SECONDS)
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True
+        raise ConnectionResetError
 
     def _send(self, response: Response) -> None:
         rate = response.bytes_per_second
