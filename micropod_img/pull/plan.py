@@ -71,11 +71,11 @@ def plan_index(index: Document, descendants: Sequence[Document], request: Reques
 
 def _plan(root: Document, documents: tuple[Document, ...], request: Request) -> Plan:
     manifests = [document.parsed for document in documents if isinstance(document.parsed, Manifest)]
+    if isinstance(root.parsed, Manifest) and root.parsed.is_image:
+        _refuse_unknown_layers(root.parsed, request)
     images = tuple(manifest for manifest in manifests if _is_image(manifest))
     if not images:
         raise _no_image(manifests, request)
-    if isinstance(root.parsed, Manifest):
-        _refuse_unknown_layers(root.parsed, request)
     configs = _once(manifest.config for manifest in manifests)
     layers = _once(layer for manifest in manifests for layer in manifest.layers)
     for blob in configs + layers:
