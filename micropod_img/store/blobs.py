@@ -37,10 +37,12 @@ class BlobStore:
 
     def has(self, digest: Digest, size: int) -> bool:
         """Whether the blob is here with this size; its bytes were checked when it was published."""
-        try:
-            return self._layout.blob(digest).stat().st_size == size
-        except FileNotFoundError:
-            return False
+        path = self._layout.blob(digest)
+        with fsutil.disk_errors(path):
+            try:
+                return path.stat().st_size == size
+            except FileNotFoundError:
+                return False
 
     def read(self, digest: Digest, *, size: int | None = None) -> bytes:
         """Read a document and check that its bytes are what its name says.
@@ -57,7 +59,7 @@ class BlobStore:
             with path.open("rb") as stream:
                 content = stream.read(DOCUMENT_LIMIT + 1)
         except FileNotFoundError as error:
-            raise IntegrityError(f"blob {digest} is missing", code="missing-blob", hint=REPAIR_HINT) from error
+            raise missing_blob(digest) from error
         except OSError as error:
             raise fsutil.disk_error(error, path) from error
         if sha256_of(content) != digest or (size is not None and len(content) != size):
@@ -72,12 +74,13 @@ class BlobStore:
         """Give a staged and checked file its place among the blobs, durably; its name is durable after `sync`.
 
         Args:
-            staged: The file, whose bytes were checked against the digest; it stays where it is, as a second link.
+            staged: The file, whose bytes were checked against the digest. It is a second link of the blob afterwards:
+                nothing takes the blob away as long as the staging place is there.
             digest: What it is.
         """
         target = self._layout.blob(digest)
         with fsutil.disk_errors(target):
-            if _holds(target, staged, digest):
+            if _leased(target, staged, digest):
                 return
             descriptor = os.open(staged, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
@@ -88,6 +91,8 @@ class BlobStore:
             try:
                 os.link(staged, target)
             except FileExistsError:
+                if _leased(target, staged, digest):  # somebody else published it just now
+                    return
                 # What stands there is not the blob: its size is wrong, or its owner found its bytes to be.
                 replacement = staged.with_name(f"{staged.name}.replacement")
                 os.link(staged, replacement)
@@ -101,10 +106,15 @@ class BlobStore:
     def sizes(self) -> dict[Digest, int]:
         """Return the digest and size in bytes of every blob file; names that are no digest are left out."""
         sizes: dict[Digest, int] = {}
-        with contextlib.suppress(FileNotFoundError), os.scandir(self._layout.blobs) as entries:
+        with (
+            fsutil.disk_errors(self._layout.blobs),
+            contextlib.suppress(FileNotFoundError),
+            os.scandir(self._layout.blobs) as entries,
+        ):
             for entry in entries:
-                if is_hex(entry.name):
-                    sizes[Digest(f"sha256:{entry.name}")] = entry.stat(follow_symlinks=False).st_size
+                with contextlib.suppress(FileNotFoundError):  # taken away as we look
+                    if is_hex(entry.name):
+                        sizes[Digest(f"sha256:{entry.name}")] = entry.stat(follow_symlinks=False).st_size
         return sizes
 
     def link_into(self, directory: Path, digests: Iterable[Digest]) -> None:
@@ -122,6 +132,11 @@ class BlobStore:
             return False
 
 
+def missing_blob(digest: Digest) -> IntegrityError:
+    """Return the error for a blob that another document needs and that is not here."""
+    return IntegrityError(f"blob {digest} is missing", code="missing-blob", hint=REPAIR_HINT)
+
+
 def is_hex(name: str) -> bool:
     """Whether a file name is that of a sha256 blob."""
     return len(name) == 64 and not name.strip("0123456789abcdef")  # noqa: PLR2004 - 256 bits in hex
@@ -135,11 +150,21 @@ def file_digest(path: Path) -> Digest:
 
 def _holds(target: Path, staged: Path, digest: Digest) -> bool:
     """Whether the target is the blob already; small ones are read again, as pulling is how users repair a document."""
-    try:
-        there = target.stat()
-    except FileNotFoundError:
-        return False
-    here = staged.stat()
+    there, here = target.stat(), staged.stat()
     if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
         return True
     return there.st_size == here.st_size and (there.st_size > _REHASH_LIMIT or file_digest(target) == digest)
+
+
+def _leased(target: Path, staged: Path, digest: Digest) -> bool:
+    """Make a staged file a link of the blob, if that is there; return whether it was."""
+    link = staged.with_name(f"{staged.name}.lease")
+    try:
+        if not _holds(target, staged, digest):
+            return False
+        os.link(target, link)
+    except FileNotFoundError:  # taken away as we looked
+        return False
+    link.rename(staged)
+    link.unlink(missing_ok=True)  # rename(2) leaves both names when they are links of one file already
+    return True

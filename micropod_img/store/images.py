@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from micropod_img import media_types
-from micropod_img.errors import IntegrityError, NotFoundError, UsageError
+from micropod_img.errors import IntegrityError, NotFoundError, UnsupportedError, UsageError
 from micropod_img.models import Image, Layer
 from micropod_img.platforms import Platform, is_unknown, normalize, select
 from micropod_img.reference import Reference
+from micropod_img.store.blobs import REPAIR_HINT, missing_blob
 from micropod_img.store.documents import (
     StoredConfig,
     StoredDescriptor,
@@ -57,18 +58,21 @@ class ImageStore:
         self._blobs = store.blobs
 
     def records(self, entries: Iterable[Entry]) -> Iterator[Record]:
-        """Yield the images that entries list, those of a whole index one by one; what is no image is left out."""
+        """Yield the images that entries list, those of a whole index one by one; what is no image is left out.
+
+        A whole index that cannot be read, or none of whose images is here, yields a record of itself, and whoever reads
+        that image is told why.
+        """
         for entry in entries:
-            if entry.is_index:
-                yield from self._records_of_index(entry, entry.digest, entry.size)
-            else:
-                yield Record(entry, entry.digest, entry.size, entry.media_type, entry.platform)
+            listed = list(self._records_of_index(entry, entry.digest, entry.size)) if entry.is_index else ()
+            yield from listed or [Record(entry, entry.digest, entry.size, entry.media_type, entry.platform)]
 
     def _records_of_index(self, entry: Entry, digest: Digest, size: int) -> Iterator[Record]:
-        document = read_document(self._blobs.read(digest, size=size), f"index {digest}")
-        if not isinstance(document, StoredIndex):
-            raise corrupt(f"index {digest}", "it lists no manifests")
-        for child in document.manifests:
+        try:
+            document = read_document(self._blobs.read(digest, size=size), f"index {digest}")
+        except IntegrityError:
+            return
+        for child in document.manifests if isinstance(document, StoredIndex) else ():
             if child.media_type in media_types.INDEXES:
                 yield from self._records_of_index(entry, child.digest, child.size)
             elif self._is_image_here(child):
@@ -76,8 +80,15 @@ class ImageStore:
 
     def _is_image_here(self, child: StoredDescriptor) -> bool:
         # Another tool may have copied an index with some of its images only; attestations are for no platform.
-        known = child.platform is None or not is_unknown(child.platform)
-        return known and self._store.layout.blob(child.digest).exists()
+        if not self._store.layout.blob(child.digest).exists():
+            return False
+        if child.platform is not None:
+            return not is_unknown(child.platform)
+        try:
+            document = read_document(self._blobs.read(child.digest, size=child.size), f"manifest {child.digest}")
+        except IntegrityError:
+            return True  # and whoever reads it is told why
+        return isinstance(document, StoredManifest) and document.is_image
 
     def image(self, record: Record) -> Image:
         """Read an image back from its blobs: bytes of manifest and configuration, sizes of layers are checked.
@@ -87,6 +98,11 @@ class ImageStore:
             UnsupportedError: It is an artifact.
         """
         manifest = self.manifest(record)
+        if not manifest.is_image:
+            raise UnsupportedError(
+                f"{_named(record)} is an artifact ({manifest.config.media_type}), not a container image",
+                code="not-an-image",
+            )
         config = self._config(record, manifest)
         layers = tuple(
             Layer(layer.digest, diff_id, layer.media_type, layer.size)
@@ -120,6 +136,12 @@ class ImageStore:
             IntegrityError: It is missing, corrupt, or no image's.
         """
         document = read_document(self._blobs.read(record.digest, size=record.size), f"manifest {record.digest}")
+        if record.entry.is_index and record.digest == record.entry.digest:
+            raise IntegrityError(
+                f"{_named(record)} is an index of images, and none of them is here",
+                code="missing-blob",
+                hint=REPAIR_HINT,
+            )
         if not isinstance(document, StoredManifest):
             raise corrupt(f"manifest {record.digest}", "it is an index")
         return document
@@ -177,13 +199,17 @@ class ImageStore:
         return found
 
     def _by_prefix(self, text: str, prefix: str) -> list[Record]:
-        records = list(self.records(self._store.read_index().entries))
-        found = [record for record in records if record.digest.startswith(prefix)]
-        found = found or [record for record in records if (record.entry.index_digest or "").startswith(prefix)]
-        digests = {record.digest if record.digest.startswith(prefix) else record.entry.index_digest for record in found}
+        found: list[Record] = []
+        digests: set[Digest] = set()
+        for record in self.records(self._store.read_index().entries):
+            for digest in (record.digest, record.entry.index_digest):
+                if digest is not None and digest.startswith(prefix):
+                    found.append(record)
+                    digests.add(digest)
+                    break
         if len(digests) > 1:
             raise UsageError(
-                f"{text} is the beginning of {len(digests)} digests: {', '.join(sorted(str(one) for one in digests))}",
+                f"{text} is the beginning of {len(digests)} digests: {', '.join(sorted(digests))}",
                 code="ambiguous-digest",
                 hint="give more digits",
             )
@@ -195,14 +221,17 @@ class ImageStore:
         An image that may run on the wanted platform, but is not exactly for it, counts only if the index that it came
         from has none that fits better, and if ``strict`` is false.
         """
+        known: list[tuple[Record, Platform]] = []
         for record in records:
-            platform = self.platform_of(record)
+            with contextlib.suppress(IntegrityError):  # a damaged image is none to choose
+                known.append((record, self.platform_of(record)))
+        for record, platform in known:
             if platform == normalize(wanted):
                 return record
         if strict:
             return None
-        for record in records:
-            if self._is_best_of_its_index(record, wanted):
+        for record, platform in known:
+            if self._is_best_of_its_index(record, platform, wanted):
                 return record
         return None
 
@@ -212,10 +241,10 @@ class ImageStore:
             return normalize(record.platform)
         return normalize(self._config(record, self.manifest(record)).platform)
 
-    def _is_best_of_its_index(self, record: Record, wanted: Platform) -> bool:
+    def _is_best_of_its_index(self, record: Record, platform: Platform, wanted: Platform) -> bool:
         top = record.entry.index_digest
         if top is None:
-            return select(wanted, [self.platform_of(record)]) is not None
+            return select(wanted, [platform]) is not None
         try:
             listed = list(self._listed(top))
         except IntegrityError:  # the index was not kept, so nobody knows what else it had
@@ -234,6 +263,9 @@ class ImageStore:
     def closure(self, entry: Entry) -> dict[Digest, int]:
         """Return every blob that an entry needs, with its size in bytes.
 
+        Of an index that another tool put here, with some of its images only, those are left out that are not here: what
+        ``docker save`` writes is like that.
+
         Raises:
             IntegrityError: A document on the way is missing or corrupt, so that nobody can know.
         """
@@ -242,10 +274,10 @@ class ImageStore:
         if top is not None and top != entry.digest:
             with contextlib.suppress(FileNotFoundError):
                 needed[top] = self._store.layout.blob(top).stat().st_size
-        self._collect(entry.digest, entry.size, needed)
+        self._collect(entry.digest, entry.size, needed, sparse=not entry.pulled_at)
         return needed
 
-    def _collect(self, digest: Digest, size: int, needed: dict[Digest, int]) -> None:
+    def _collect(self, digest: Digest, size: int, needed: dict[Digest, int], *, sparse: bool) -> None:
         if digest in needed:
             return
         document = read_document(self._blobs.read(digest, size=size), f"blob {digest}")
@@ -255,8 +287,9 @@ class ImageStore:
             needed.update((layer.digest, layer.size) for layer in document.layers)
             return
         for child in document.manifests:
-            if child.media_type in media_types.INDEXES | media_types.MANIFESTS:
-                self._collect(child.digest, child.size, needed)
+            is_here = not sparse or self._store.layout.blob(child.digest).exists()
+            if is_here and child.media_type in media_types.INDEXES | media_types.MANIFESTS | {""}:
+                self._collect(child.digest, child.size, needed, sparse=sparse)
             else:
                 needed[child.digest] = child.size
 
@@ -266,7 +299,11 @@ class ImageStore:
             os.utime(self._store.layout.blob(record.digest))
 
     def _last_used(self, record: Record) -> datetime:
-        return datetime.fromtimestamp(self._store.layout.blob(record.digest).stat().st_mtime, UTC)
+        path = self._store.layout.blob(record.digest)
+        try:
+            return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        except FileNotFoundError as error:
+            raise missing_blob(record.digest) from error
 
 
 def distinct_entries(records: Iterable[Record]) -> tuple[Entry, ...]:

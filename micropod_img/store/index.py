@@ -14,7 +14,7 @@ from micropod_img.digest import Digest, parse_digest
 from micropod_img.errors import InvalidReference, UsageError
 from micropod_img.platforms import Platform, host_platform, normalize
 from micropod_img.reference import Reference
-from micropod_img.store.documents import Members, members_of
+from micropod_img.store.documents import Members, corrupt, members_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -48,12 +48,11 @@ class Entry:
         Another tool's entry has only ``ref.name``. A bare word there is by the spec a tag and names no repository
         (image-spec annotations.md), so only what has a slash or a colon is read as a reference.
         """
-        ours = self.annotations.get(REFERENCE)
-        if ours is not None:
-            return ours
-        name = self.annotations.get(REF_NAME, "")
-        if "/" not in name and ":" not in name:
-            return ""
+        name = self.annotations.get(REFERENCE)
+        if name is None:
+            name = self.annotations.get(REF_NAME, "")
+            if "/" not in name and ":" not in name:
+                return ""
         try:
             return str(Reference.parse(name))
         except InvalidReference:
@@ -111,9 +110,11 @@ def parse_index(content: bytes, *, name: str) -> LayoutIndex:
     """Read ``index.json``.
 
     Raises:
-        IntegrityError: It is torn, or an entry is no descriptor.
+        IntegrityError: It is torn, has no list, or an entry is no descriptor.
     """
     members = members_of(content, name)
+    if "manifests" not in members.mapping:
+        raise corrupt(name, "it lists nothing, not even nothing")
     entries = tuple(_entry(Members(item, name)) for item in members.items("manifests"))
     return LayoutIndex(entries, members.mapping)
 
@@ -121,7 +122,8 @@ def parse_index(content: bytes, *, name: str) -> LayoutIndex:
 def serialize(index: LayoutIndex) -> bytes:
     """Write ``index.json``: ``ref.name`` on exactly one entry of each of our references, the host's platform first.
 
-    Other tools take the first descriptor of a name, or call two ambiguous.
+    Other tools take the first descriptor of a name, or call two ambiguous. Their own entries stay as they are, unless
+    one has the name of one of ours: then it is one of that reference's.
     """
     named = _named(index.entries)
     manifests = [
@@ -133,7 +135,7 @@ def serialize(index: LayoutIndex) -> bytes:
         **index.members,
         "manifests": manifests,
     }
-    return json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"
+    return json.dumps(document, indent=2).encode() + b"\n"
 
 
 def with_entries(index: LayoutIndex, added: Iterable[Entry]) -> LayoutIndex:
@@ -182,19 +184,24 @@ def _replaces(new: Entry, old: Entry) -> bool:
 
 def _named(entries: tuple[Entry, ...]) -> list[Entry]:
     host = host_platform()
+    ours = {entry.reference for entry in entries if REFERENCE in entry.annotations} - {""}
     bearer: dict[str, int] = {}
     for position, entry in enumerate(entries):
-        reference = entry.annotations.get(REFERENCE)
+        name = _name(entry)
         is_host = entry.platform is not None and normalize(entry.platform) == host
-        if reference is not None and (reference not in bearer or is_host):
-            bearer[reference] = position
+        if name in ours and (name not in bearer or is_host):
+            bearer[name] = position
     named = []
     for position, entry in enumerate(entries):
-        reference = entry.annotations.get(REFERENCE)
-        if reference is None:
+        name = _name(entry)
+        if name not in ours:
             named.append(entry)
             continue
         rest = {key: value for key, value in entry.annotations.items() if key != REF_NAME}
-        own = {REF_NAME: reference} if bearer[reference] == position else {}
-        named.append(replace(entry, annotations={**own, **rest}))
+        own = {REF_NAME: name} if bearer[name] == position else {}
+        named.append(replace(entry, annotations={**own, **rest, REFERENCE: name}))
     return named
+
+
+def _name(entry: Entry) -> str:
+    return entry.reference if REFERENCE in entry.annotations else entry.annotations.get(REF_NAME, "")

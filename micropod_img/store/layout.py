@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 FORMAT = 1
 """The store format that this program writes."""
 
+_OURS = frozenset({"version", "images", "snapshots", "pods", "tmp", "locks"})
+_LONGEST_FORMAT = 9
+
 _OCI_LAYOUT = b'{"imageLayoutVersion": "1.0.0"}\n'
 _EMPTY_INDEX = b'{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": []}\n'
 
@@ -66,6 +69,45 @@ class StoreLayout:
         """Held while the index is rewritten, or blobs are taken away."""
         return self.locks / "index.lock"
 
+    @property
+    def snapshots(self) -> Path:
+        """The committed snapshots, each named by its chain ID."""
+        return self.root / "snapshots"
+
+    @property
+    def snapshot_links(self) -> Path:
+        """Short names of snapshots, for kernels whose mount options are one page."""
+        return self.snapshots / "l"
+
+    @property
+    def snapshot_driver(self) -> Path:
+        """What the snapshots were made with, and why."""
+        return self.snapshots / "driver.json"
+
+    @property
+    def pods(self) -> Path:
+        """The pods, each named by its id."""
+        return self.root / "pods"
+
+    def empty_snapshot(self, name: str = "empty") -> Path:
+        """Make, if it is missing, a directory with nothing in it, for overlays that need one."""
+        path = self.snapshots / name
+        with fsutil.disk_errors(path):
+            fsutil.make_directory(path, mode=0o755)
+        return path
+
+    def snapshot(self, chain: Digest) -> Path:
+        """The snapshot of a chain ID; its files are in ``fs``."""
+        return self.snapshots / hex_of(chain)
+
+    def snapshot_lock(self, chain: Digest) -> Path:
+        """Held by the one process that makes this snapshot."""
+        return self.locks / f"snapshot-{hex_of(chain)}.lock"
+
+    def pod(self, pod_id: str) -> Path:
+        """The directory of a pod."""
+        return self.pods / pod_id
+
     def blob(self, digest: Digest) -> Path:
         """The file of a sha256 blob."""
         return self.blobs / hex_of(digest)
@@ -82,6 +124,7 @@ class StoreLayout:
         """Refuse a store that must not be used, before anything of it is believed.
 
         Raises:
+            ConflictError: It is no store but an OCI layout.
             UnsupportedError: Its format is newer than this program.
             DiskError: It belongs to somebody else, or cannot be read.
         """
@@ -99,8 +142,10 @@ class StoreLayout:
             try:
                 text = self.version.read_text("ascii", "replace").strip()
             except FileNotFoundError:
+                if (self.root / "oci-layout").exists():
+                    raise self._is_a_layout() from None
                 return
-        if not text.isdecimal() or int(text) < 1:
+        if not text.isdecimal() or len(text) > _LONGEST_FORMAT or int(text) < 1:
             raise UnsupportedError(
                 f"{self.version} does not name a store format: {text[:40]!r}",
                 code="store-format",
@@ -122,33 +167,51 @@ class StoreLayout:
             DiskError: See `check`; or it cannot be written.
         """
         self.check()
-        if self.version.exists() and self.locks.exists():
+        # Paths of ours that somebody removed are made again; the index is not, as an empty one would disown every blob.
+        if all(path.exists() for path in (self.version, self.locks, self.staging, self.blobs)):
             return
         with fsutil.disk_errors(self.root):
             self._refuse_what_is_no_store()
-            fsutil.make_directory(self.root)
-            self.root.chmod(0o700)
+            self._make_root()
             fsutil.make_directory(self.locks)
             with fsutil.locked(self.locks / "prepare.lock", owner="making the store"):
                 for directory in (self.staging, self.images, self.blobs.parent, self.blobs):
                     fsutil.make_directory(directory)
-                self._write_once(self.images / "oci-layout", _OCI_LAYOUT)
-                self._write_once(self.index, _EMPTY_INDEX)
-                self._write_once(self.version, f"{FORMAT}\n".encode())
+                fsutil.fsync_directory(self.blobs.parent)
+                if not self.version.exists():
+                    self._write_once(self.images / "oci-layout", _OCI_LAYOUT)
+                    self._write_once(self.index, _EMPTY_INDEX)
+                    self._write_once(self.version, f"{FORMAT}\n".encode())
             fsutil.fsync_directory(self.images)
             fsutil.fsync_directory(self.root)
 
     def _refuse_what_is_no_store(self) -> None:
+        """Refuse to make a store of somebody's directory: whatever is in its ``tmp`` would be swept."""
         with contextlib.suppress(FileNotFoundError):
-            names = {path.name for path in self.root.iterdir()}
-            if not names or names & {"version", "locks"} or (self.images / "oci-layout").exists():
+            names = {path.name for path in self.root.iterdir()} - {"lost+found"}  # of a filesystem made for the store
+            was_begun = "locks" in names or ("tmp" not in names and (self.images / "oci-layout").exists())
+            if not names or {"version", "images"} <= names or (was_begun and names <= _OURS):
                 return
-            is_layout = "oci-layout" in names
             raise ConflictError(
-                f"{self.root} is {'an OCI layout' if is_layout else 'not empty'} and not a micropod store",
+                f"{self.root} is not empty and not a micropod store",
                 code="not-a-store",
-                hint=f"move the layout to {self.images}" if is_layout else "choose an empty directory as --root",
+                hint="choose an empty directory as --root",
             )
+
+    def _make_root(self) -> None:
+        if not self.root.is_dir():
+            fsutil.make_directory(self.root)
+            with contextlib.suppress(PermissionError):  # a parent that may be passed through, and not be read
+                fsutil.fsync_directory(self.root.parent)
+        if not self.version.exists():
+            self.root.chmod(0o700)
+
+    def _is_a_layout(self) -> ConflictError:
+        return ConflictError(
+            f"{self.root} is an OCI layout and not a micropod store",
+            code="not-a-store",
+            hint=f"move the layout to {self.images}, or choose another --root",
+        )
 
     def _write_once(self, path: Path, content: bytes) -> None:
         if not path.exists():

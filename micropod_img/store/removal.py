@@ -12,7 +12,7 @@ from micropod_img.store.images import ImageStore, distinct_entries
 from micropod_img.store.index import Entry, without
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from micropod_img.digest import Digest
@@ -20,13 +20,20 @@ if TYPE_CHECKING:
     from micropod_img.store.store import Store
 
 
-def remove_images(store: Store, names: Sequence[str], *, force: bool = False) -> DeleteResult:
+def remove_images(
+    store: Store,
+    names: Sequence[str],
+    *,
+    force: bool = False,
+    guard: Callable[[frozenset[Digest]], None] | None = None,
+) -> DeleteResult:
     """Drop images from the index, all of them or none, then free what no other image needs.
 
     Args:
         store: The store.
         names: References, digests, or unique prefixes of digests.
         force: Pass over names that are unknown, and drop an image by digest also where several references name it.
+        guard: Told of the digests of images that nothing names any more; raises, and nothing is removed.
 
     Raises:
         NotFoundError: A name is unknown.
@@ -37,16 +44,19 @@ def remove_images(store: Store, names: Sequence[str], *, force: bool = False) ->
     images = ImageStore(store)
     # The trash is emptied after the lock is gone: unlinking gigabytes takes longer than others should wait.
     with store.stage("trash") as trash, store.index_transaction("rmi") as transaction:
+        trash.probe_filesystem()
         doomed: list[Entry] = []
         for name in names:
             doomed += _entries(images, name, force=force)
         kept = without(transaction.index, lambda entry: entry in doomed)
+        if guard is not None:
+            guard(_images_of(images, doomed) - _images_of(images, kept.entries))
         freed = _needed_only_by(images, doomed, kept.entries)
         transaction.replace(kept)
-        freed_bytes = _discard(store, freed, trash.path)
+        discarded = _discard(store, freed, trash.path)
         labels = [entry.reference or entry.digest for entry in doomed]
-        labels += [entry.digest for entry in doomed if entry.digest in freed]
-        return DeleteResult(tuple(dict.fromkeys(labels)), freed_bytes)
+        labels += [entry.digest for entry in doomed if entry.digest in discarded]
+        return DeleteResult(tuple(dict.fromkeys(labels)), sum(discarded.values()))
 
 
 def collect_garbage(store: Store) -> DeleteResult:
@@ -58,10 +68,10 @@ def collect_garbage(store: Store) -> DeleteResult:
     store.prepare()
     images = ImageStore(store)
     with store.stage("trash") as trash, store.index_transaction("gc") as transaction:
+        trash.probe_filesystem()
         live = _needed_by(images, transaction.index.entries)
-        garbage = {digest: size for digest, size in store.blobs.sizes().items() if digest not in live}
-        removed = tuple(digest for digest in garbage if not store.blobs.held_elsewhere(digest))
-        return DeleteResult(removed, _discard(store, {digest: garbage[digest] for digest in removed}, trash.path))
+        discarded = _discard(store, (digest for digest in store.blobs.sizes() if digest not in live), trash.path)
+        return DeleteResult(tuple(discarded), sum(discarded.values()))
 
 
 def _entries(images: ImageStore, name: str, *, force: bool) -> Sequence[Entry]:
@@ -96,8 +106,16 @@ def _refuse_ambiguous(name: str, records: Sequence[Record], entries: Sequence[En
         )
 
 
-def _needed_by(images: ImageStore, entries: Iterable[Entry]) -> dict[Digest, int]:
-    needed: dict[Digest, int] = {}
+def _images_of(images: ImageStore, entries: Iterable[Entry]) -> frozenset[Digest]:
+    digests: set[Digest] = set()
+    for entry in entries:
+        with contextlib.suppress(IntegrityError):  # an index that is damaged lists nothing
+            digests.update(record.digest for record in images.records([entry]))
+    return frozenset(digests)
+
+
+def _needed_by(images: ImageStore, entries: Iterable[Entry]) -> set[Digest]:
+    needed: set[Digest] = set()
     for entry in entries:
         try:
             needed.update(images.closure(entry))
@@ -110,26 +128,33 @@ def _needed_by(images: ImageStore, entries: Iterable[Entry]) -> dict[Digest, int
     return needed
 
 
-def _needed_only_by(images: ImageStore, doomed: Iterable[Entry], kept: Iterable[Entry]) -> dict[Digest, int]:
+def _needed_only_by(images: ImageStore, doomed: Iterable[Entry], kept: Iterable[Entry]) -> list[Digest]:
     try:
         live = _needed_by(images, kept)
     except IntegrityError:
-        return {}  # the damaged image may need any of them; gc says so
+        return []  # the damaged image may need any of them; gc says so
     freed: dict[Digest, int] = {}
     for entry in doomed:
         # A damaged image goes all the same; what cannot be known to be its own is left to gc.
         with contextlib.suppress(IntegrityError):
             freed.update(images.closure(entry))
-    return {digest: size for digest, size in freed.items() if digest not in live}
+    return [digest for digest in freed if digest not in live]
 
 
-def _discard(store: Store, blobs: dict[Digest, int], trash: Path) -> int:
-    freed = 0
-    for digest, size in blobs.items():
+def _discard(store: Store, blobs: Iterable[Digest], trash: Path) -> dict[Digest, int]:
+    """Move blobs that no work in progress holds to the trash; return those, with the bytes that this frees."""
+    discarded: dict[Digest, int] = {}
+    for digest in blobs:
         path = store.layout.blob(digest)
         if store.blobs.held_elsewhere(digest):
             continue
         with fsutil.disk_errors(path), contextlib.suppress(FileNotFoundError):
-            path.rename(trash / path.name)
-            freed += size
-    return freed
+            moved = trash / path.name
+            path.rename(moved)
+            status = moved.lstat()
+            if status.st_nlink > 1:  # somebody linked it between the look and the rename, and counts on it
+                moved.rename(path)
+                store.blobs.sync()
+            else:
+                discarded[digest] = status.st_size
+    return discarded

@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 from typing import TYPE_CHECKING, Self
 
 from micropod_img import fsutil
-from micropod_img.digest import Digest
+from micropod_img.digest import Digest, sha256_of
+from micropod_img.errors import DiskError
 from micropod_img.store.blobs import file_digest, is_hex
 
 if TYPE_CHECKING:
@@ -38,22 +40,31 @@ class Staging:
 
     def __enter__(self) -> Self:
         with fsutil.disk_errors(self._layout.staging):
-            while True:
-                self.path: Path = self._layout.staging / f"{self._purpose}-{os.urandom(6).hex()}"
-                self.path.mkdir(mode=0o700)
-                self.descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                # A sweep may have seen the directory before it was locked; then it is the sweep's.
-                if fsutil.try_lock(self.descriptor) and fsutil.same_file(self.descriptor, self.path):
-                    break
-                os.close(self.descriptor)
-            self.path.chmod(0o700)
+            while not self._take_place():
+                pass
         return self
+
+    def _take_place(self) -> bool:
+        """Make the directory and lock it; a sweep that sees it before it is locked takes it for garbage."""
+        self.path: Path = self._layout.staging / f"{self._purpose}-{os.urandom(6).hex()}"
+        self.path.mkdir(mode=0o700)
+        try:
+            self.path.chmod(0o700)  # whatever the umask is
+            self.descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        if fsutil.try_lock(self.descriptor) and fsutil.same_file(self.descriptor, self.path):
+            return True
+        os.close(self.descriptor)
+        return False
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _remove_tree(self.path)
-        os.close(self.descriptor)
+        try:
+            _remove_tree(self.path)
+        finally:
+            os.close(self.descriptor)
 
     @property
     def image_layout(self) -> Path:
@@ -71,10 +82,12 @@ class Staging:
         Raises:
             DiskError: A bind mount or another filesystem is in between, or there are no hard links here.
         """
+        content = os.urandom(16)
         probe = self.path / "probe"
-        target = self._layout.blobs / f".probe-{os.urandom(6).hex()}"
+        # Its name is that of a blob, and true: should we be killed in between, it is one that gc takes.
+        target = self._layout.blob(sha256_of(content))
         with fsutil.disk_errors(self._layout.images):
-            probe.touch()
+            probe.write_bytes(content)
             try:
                 os.link(probe, target)
             finally:
@@ -83,22 +96,45 @@ class Staging:
 
 
 def sweep(layout: StoreLayout, blobs: BlobStore) -> None:
-    """Remove what killed processes left in ``tmp/``; layers that had arrived whole become blobs, for the next try."""
-    with contextlib.suppress(FileNotFoundError), os.scandir(layout.staging) as entries:
-        for entry in entries:
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                _sweep_one(layout, blobs, layout.staging / entry.name)
+    """Remove what killed processes left in ``tmp/``; layers that had arrived whole become blobs, for the next try.
+
+    What cannot be removed is left for another time: garbage must not keep anyone from their work.
+    """
+    for path in _paths_in(layout.staging):
+        with contextlib.suppress(OSError):
+            _sweep_one(layout, blobs, path)
+    for path in _paths_in(layout.locks):
+        if path.name.startswith("blob-"):
+            with contextlib.suppress(OSError):
+                _sweep_lock(path)
+
+
+def _paths_in(directory: Path) -> list[Path]:
+    with fsutil.disk_errors(directory), contextlib.suppress(FileNotFoundError):
+        return list(directory.iterdir())
+    return []
 
 
 def _sweep_one(layout: StoreLayout, blobs: BlobStore, path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    if not stat.S_ISDIR(path.lstat().st_mode):
+        path.unlink()
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         if fsutil.try_lock(descriptor) and fsutil.same_file(descriptor, path):
-            if path.is_dir():
+            with contextlib.suppress(OSError, DiskError):
                 _salvage(layout, blobs, path / "layout" / "blobs" / "sha256")
-                _remove_tree(path)
-            else:
-                path.unlink()
+            _remove_tree(path)
+    finally:
+        os.close(descriptor)
+
+
+def _sweep_lock(path: Path) -> None:
+    """Remove the lock file of a killed process as its next holder would (`fsutil.locked`): only while it is locked."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        if fsutil.try_lock(descriptor) and fsutil.same_file(descriptor, path):
+            path.unlink()
     finally:
         os.close(descriptor)
 
@@ -118,10 +154,9 @@ def _salvage(layout: StoreLayout, blobs: BlobStore, directory: Path) -> None:
 
 
 def _remove_tree(path: Path) -> None:
-    # A child that was killed with its parent may put one more file into a directory that is being emptied.
+    # A child that was killed with its parent may put one more file into a directory that is being emptied. What is
+    # still there then is the next sweep's: the work itself has succeeded, or failed, already.
     for _ in range(3):
         shutil.rmtree(path, ignore_errors=True)
         if not path.exists():
             return
-    with fsutil.disk_errors(path):
-        shutil.rmtree(path)

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from micropod_img import fsutil
-from micropod_img.errors import ConflictError
+from micropod_img.errors import ConflictError, IntegrityError
 from micropod_img.store.blobs import BlobStore
 from micropod_img.store.index import LayoutIndex, parse_index, serialize
 from micropod_img.store.layout import StoreLayout
@@ -37,8 +37,7 @@ class IndexTransaction:
         """Write another index, durably and at once; only then may what it no longer lists be taken away."""
         if index == self.index:
             return
-        staging = self._layout.locks / "index.json.new"
-        staging.unlink(missing_ok=True)  # of a process that was killed while it held the lock
+        staging = self._layout.locks / "index.json.new"  # of whoever holds the lock
         fsutil.replace_durably(self._layout.index, serialize(index), staging=staging)
         self.index = index
 
@@ -50,6 +49,7 @@ class Store:
         root: The state directory, absolute; it need not exist before something is written.
 
     Raises:
+        ConflictError: It is no store but an OCI layout.
         UnsupportedError: It has a newer format than this program knows.
         DiskError: It belongs to somebody else, or cannot be read.
     """
@@ -65,19 +65,25 @@ class Store:
         sweep(self.layout, self.blobs)
 
     def read_index(self) -> LayoutIndex:
-        """Return what the index says; an index that is not there is empty.
+        """Return what the index says; that of a store which was not made yet is empty.
 
         Raises:
-            IntegrityError: It is torn.
+            IntegrityError: It is torn, or somebody removed it.
         """
         path = self.layout.index
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            return LayoutIndex((), {})
-        except OSError as error:
-            raise fsutil.disk_error(error, path) from error
-        return parse_index(content, name=str(path))
+        with fsutil.disk_errors(path):
+            with contextlib.suppress(FileNotFoundError):
+                return parse_index(path.read_bytes(), name=str(path))
+            if not self.layout.version.exists():
+                return LayoutIndex((), {})
+            try:  # once more: the version is written after the index, maybe just now
+                return parse_index(path.read_bytes(), name=str(path))
+            except FileNotFoundError as error:
+                raise IntegrityError(
+                    f"{path} is missing, and with it which images there are",
+                    code="missing-index",
+                    hint=f"put it back; or remove {self.layout.version} to begin again with no images",
+                ) from error
 
     @contextlib.contextmanager
     def index_transaction(

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from micropod_img import media_types
+from micropod_img.digest import hex_of
 from micropod_img.errors import UsageError
 from micropod_img.store.images import ImageStore, distinct_entries
-from micropod_img.store.index import renamed, with_entries, without
+from micropod_img.store.index import new_entry, renamed, with_entries, without
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from micropod_img.platforms import Platform
     from micropod_img.reference import Reference
+    from micropod_img.store.images import Record
+    from micropod_img.store.index import Entry
     from micropod_img.store.store import Store
 
 
 def tag_image(store: Store, source: str, destination: Reference) -> None:
-    """Let another reference name what a reference or digest names, for every platform that is here.
+    """Let another reference name what a reference names, for every platform that is here, or what a digest names.
 
     Args:
         store: The store.
@@ -23,6 +30,7 @@ def tag_image(store: Store, source: str, destination: Reference) -> None:
 
     Raises:
         NotFoundError: Nothing here is called ``source``.
+        IntegrityError: What is called ``source`` is damaged, and it is not known what it runs on.
         UsageError: The destination has a digest, which nobody can choose.
     """
     if destination.digest is not None:
@@ -32,7 +40,34 @@ def tag_image(store: Store, source: str, destination: Reference) -> None:
             hint="give a name and a tag",
         )
     store.prepare()
+    images = ImageStore(store)
     with store.index_transaction("tag") as transaction:
-        entries = distinct_entries(ImageStore(store).lookup(source))
+        records = images.lookup(source)
+        part = _part_of_index(source, records)
+        entries = (
+            [renamed(entry, destination) for entry in distinct_entries(records)]
+            if part is None
+            else [_entry_of(part, images.platform_of(part), destination)]
+        )
         index = without(transaction.index, lambda entry: entry.reference == str(destination))
-        transaction.replace(with_entries(index, (renamed(entry, destination) for entry in entries)))
+        transaction.replace(with_entries(index, entries))
+
+
+def _part_of_index(source: str, records: Sequence[Record]) -> Record | None:
+    """Return the one image that a source means by its digest, of a whole index that has others too."""
+    first = records[0]
+    digits = source.rpartition("@")[2].removeprefix("sha256:")
+    meant = first.entry.is_index and first.digest != first.entry.digest and hex_of(first.digest).startswith(digits)
+    return first if meant else None
+
+
+def _entry_of(record: Record, platform: Platform, reference: Reference) -> Entry:
+    return new_entry(
+        reference=reference,
+        digest=record.digest,
+        media_type=record.media_type or media_types.OCI_MANIFEST,
+        size=record.size,
+        platform=platform,
+        index_digest=record.entry.index_digest,
+        pulled_at=record.entry.pulled_at,
+    )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from micropod_img.errors import IntegrityError, UnsupportedError
 from micropod_img.models import ImageUsage, StoreUsage
 from micropod_img.store.images import ImageStore
 
@@ -14,17 +16,35 @@ if TYPE_CHECKING:
 
     from micropod_img.digest import Digest
     from micropod_img.models import Image
+    from micropod_img.store.index import LayoutIndex
     from micropod_img.store.store import Store
 
 
 def measure(store: Store) -> StoreUsage:
-    """Return the disk use of a store; a blob that several images share counts once in the whole."""
+    """Return the disk use of a store; a blob that several images share counts once in the whole.
+
+    Raises:
+        IntegrityError: An image is damaged, so that nobody can know what it needs.
+    """
+    while True:
+        index = store.read_index()
+        try:
+            return _measured(store, index)
+        except IntegrityError:
+            if store.read_index() == index:
+                raise
+            # Another process removed the image as we looked.
+
+
+def _measured(store: Store, index: LayoutIndex) -> StoreUsage:
     images = ImageStore(store)
-    entries = store.read_index().entries
     needed: set[Digest] = set()
-    for entry in entries:
+    for entry in index.entries:
         needed.update(images.closure(entry))
-    listed = [images.image(record) for record in images.records(entries)]
+    listed: list[Image] = []
+    for record in images.records(index.entries):
+        with contextlib.suppress(UnsupportedError):  # an artifact that another tool put here
+            listed.append(images.image(record))
     by_digest = {image.digest: _blobs_of(image) for image in listed}
     users: Counter[Digest] = Counter(blob for blobs in by_digest.values() for blob in blobs)
     sizes = store.blobs.sizes()
@@ -51,6 +71,7 @@ def _tree_bytes(directory: Path) -> int:
     total = 0
     for folder, _, names in os.walk(directory):
         for name in names:
-            status = os.lstat(os.path.join(folder, name))  # noqa: PTH118 - os.walk speaks strings
-            total += status.st_size if status.st_nlink == 1 else 0
+            with contextlib.suppress(FileNotFoundError):  # its owner goes on with its work
+                status = os.lstat(os.path.join(folder, name))  # noqa: PTH118 - os.walk speaks strings
+                total += status.st_size if status.st_nlink == 1 else 0
     return total
