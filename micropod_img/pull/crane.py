@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from micropod_img.pull.retry import Retries
 
 _SHORTEST_REPOSITORY = 2
+_TAGS_LIMIT = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,27 @@ class Crane:
         verbosely = ["--verbose"] if verbose else []
         return self._start(["pull", *verbosely, "--format=oci", self._target(digest), str(layout)], keep_open)
 
+    def start_push(self, layout: Path, *, keep_open: Sequence[int], verbose: bool = False) -> run.Child:
+        """Start to push the one image, or index, of an OCI layout to what the reference names.
+
+        Args:
+            layout: A private directory.
+            keep_open: Descriptors that the child holds until it ends.
+            verbose: Whether it tells how long a registry asks to wait.
+        """
+        verbosely = ["--verbose"] if verbose else []
+        return self._start(["push", *verbosely, str(layout), self._target()], keep_open)
+
+    def tags(self, request: Request, *, cancellation: Cancellation | None = None) -> tuple[str, ...]:
+        """Return the tags of the repository, as the registry lists them.
+
+        Raises:
+            MicropodError: As `crane_errors` translates.
+        """
+        endpoint = self._access.endpoint
+        answer = self._run(["ls", f"{endpoint.host}/{endpoint.repository}"], request, cancellation, _TAGS_LIMIT)
+        return tuple(answer.decode("utf-8", "replace").splitlines())
+
     def _target(self, digest: Digest | None = None) -> str:
         endpoint = self._access.endpoint
         target = endpoint.reference_text if digest is None else endpoint.text_for(digest)
@@ -166,7 +188,7 @@ class Crane:
         except run.ProgramNotFoundError as error:
             raise self._broken() from error
         except run.ChildTimeoutError as error:
-            raise timed_out(request, self._limits.timeout or seconds) from error
+            raise timed_out(request, seconds) from error
         if completed.status != 0:
             raise self.failure(completed, request)
         return completed.stdout

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from micropod_img import media_types
-from micropod_img.errors import UnsupportedError
-from micropod_img.oci import Descriptor, Manifest
+from micropod_img.errors import IntegrityError, UnsafeError, UnsupportedError
+from micropod_img.oci import CONFIG_LIMIT, Descriptor, Manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -78,6 +78,10 @@ def _plan(root: Document, documents: tuple[Document, ...], request: Request) -> 
         raise _no_image(manifests, request)
     configs = _once(manifest.config for manifest in manifests)
     layers = _once(layer for manifest in manifests for layer in manifest.layers)
+    _refuse_two_sizes((blob for manifest in manifests for blob in (manifest.config, *manifest.layers)), request)
+    for config in configs:
+        if config.size > CONFIG_LIMIT:
+            raise config_too_large(request)
     for blob in configs + layers:
         if not blob.digest.startswith("sha256:"):
             raise UnsupportedError(
@@ -106,6 +110,30 @@ def _refuse_unknown_layers(manifest: Manifest, request: Request) -> None:
                 stage="resolve",
                 endpoint=request.endpoint,
             )
+
+
+def _refuse_two_sizes(blobs: Iterable[Descriptor], request: Request) -> None:
+    sizes: dict[Digest, int] = {}
+    for blob in blobs:
+        if sizes.setdefault(blob.digest, blob.size) != blob.size:
+            raise IntegrityError(
+                f"{request.ref} says two sizes of {blob.digest}: {sizes[blob.digest]} bytes and {blob.size}",
+                code="size-mismatch",
+                hint="the image is broken; ask its publisher to push it again",
+                stage="resolve",
+                endpoint=request.endpoint,
+            )
+
+
+def config_too_large(request: Request) -> UnsafeError:
+    """Return the error for a configuration that is over the limit."""
+    return UnsafeError(
+        f"the configuration of {request.ref} is larger than {CONFIG_LIMIT >> 20} MiB",
+        code="config-too-large",
+        hint="no real image needs that; do not use it",
+        stage="resolve",
+        endpoint=request.endpoint,
+    )
 
 
 def _no_image(manifests: Sequence[Manifest], request: Request) -> UnsupportedError:

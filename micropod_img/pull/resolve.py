@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from micropod_img import media_types, run
 from micropod_img.digest import Digest, hex_of, sha256_of
-from micropod_img.errors import IntegrityError, UnsafeError, UnsupportedError
+from micropod_img.errors import IntegrityError, MicropodError, UnsafeError, UnsupportedError
 from micropod_img.oci import (
     CONFIG_LIMIT,
     Descriptor,
@@ -19,6 +19,7 @@ from micropod_img.oci import (
     parse_document,
 )
 from micropod_img.platforms import Platform, is_unknown, normalize, select
+from micropod_img.pull.plan import config_too_large
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -88,7 +89,7 @@ class Resolver:
             IntegrityError: It is not what the reference's digest says.
             MicropodError: As `parse_document` says.
         """
-        document = Document(sha256_of(content), content, parse_document(content, name=self._request.ref))
+        document = Document(sha256_of(content), content, self._parsed(content, self._request.ref))
         expected = self._reference.digest
         if expected is not None and document.digest != expected:
             raise self._mismatch(f"{document.digest} for {expected}")
@@ -108,7 +109,7 @@ class Resolver:
             raise self._mismatch(f"{len(content)} bytes for {descriptor.digest}, which should have {descriptor.size}")
         if sha256_of(content) != descriptor.digest:
             raise self._mismatch(f"{sha256_of(content)} for {descriptor.digest}")
-        document = Document(descriptor.digest, content, parse_document(content, name=name))
+        document = Document(descriptor.digest, content, self._parsed(content, name))
         self._check_type(document, descriptor)
         return document
 
@@ -148,7 +149,7 @@ class Resolver:
                 descriptor.digest, self._request, limit=CONFIG_LIMIT, cancellation=self._cancellation
             )
         except run.OutputLimitError as error:
-            raise self._config_too_large() from error
+            raise config_too_large(self._request) from error
         if not _fits(descriptor, content):
             raise self._mismatch(f"other bytes for the configuration {descriptor.digest}")
         return content
@@ -220,6 +221,13 @@ class Resolver:
         except IntegrityError:  # what is corrupt here is fetched anew
             return None
 
+    def _parsed(self, content: bytes, name: str) -> Manifest | Index:
+        try:
+            return parse_document(content, name=name)
+        except MicropodError as error:
+            error.stage, error.endpoint = self._request.stage, self._request.endpoint
+            raise
+
     def _check_type(self, document: Document, descriptor: Descriptor) -> None:
         said = descriptor.media_type
         own = document.parsed.media_type
@@ -245,14 +253,6 @@ class Resolver:
         return UnsafeError(
             f"{self._request.ref} is an index of more, or more deeply nested, manifests than any real image has",
             code="index-too-large",
-            stage="resolve",
-            endpoint=self._request.endpoint,
-        )
-
-    def _config_too_large(self) -> UnsafeError:
-        return UnsafeError(
-            f"the configuration of {self._request.ref} is larger than {CONFIG_LIMIT >> 20} MiB",
-            code="config-too-large",
             stage="resolve",
             endpoint=self._request.endpoint,
         )
