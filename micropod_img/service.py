@@ -7,7 +7,6 @@ needs is imported by the first call that goes there.
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +35,8 @@ if TYPE_CHECKING:
     from micropod_img.progress import ProgressSink
     from micropod_img.pull.secret import Credential
     from micropod_img.tools import Tool
+
+_WAKE_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +127,15 @@ class ImageService:
         if len(refs) == 1:
             results = [job.outcome(refs[0])]
         else:
+            from concurrent.futures import ThreadPoolExecutor, wait  # noqa: PLC0415 - one reference needs no threads
+
             executor = ThreadPoolExecutor(max_workers=min(jobs or self.config.jobs, len(refs)))
             try:
-                results = list(executor.map(job.outcome, refs))
+                pulls = [executor.submit(job.outcome, ref) for ref in refs]
+                # With a timeout: the kernel may give a signal to any thread, and Python sees it when this one wakes.
+                while wait(pulls, _WAKE_SECONDS).not_done:
+                    pass
+                results = [one.result() for one in pulls]
             finally:
                 # An interrupt reaches this thread; the others end their children when they see it.
                 cancellation.cancel()
