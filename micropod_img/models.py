@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from datetime import datetime
+    from pathlib import Path
 
     from micropod_img.digest import Digest
     from micropod_img.errors import MicropodError
@@ -102,6 +103,45 @@ class StoreUsage:
     image_bytes: int
     unreferenced_bytes: int
     staging_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class DriverChoice:
+    """What root filesystems are made with here, why, and why not with what would have been better."""
+
+    driver: str
+    reason: str
+    rejected: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A root filesystem of its own, made of an image's snapshots.
+
+    Attributes:
+        id: Its name.
+        ref: The canonical reference that it was made from; the reference may name another image by now.
+        image_digest: Digest of the platform's manifest that it was made from.
+        rootfs: Where its files are, while it is mounted, in the mount namespace (and, for an ordinary user, the user
+            namespace) in which it was asked for.
+        bundle: The OCI bundle, if it has a ``config.json``.
+        driver: What it was made with.
+        mounted: Whether its files are there now; after a reboot they are not until it is mounted again.
+        created_at: When it was made.
+        chain_ids: The snapshots that it needs, bottom to top.
+        read_only: Whether nobody may write to it.
+    """
+
+    id: str
+    ref: str
+    image_digest: Digest
+    rootfs: Path
+    bundle: Path | None
+    driver: str
+    mounted: bool
+    created_at: datetime
+    chain_ids: tuple[Digest, ...]
+    read_only: bool
 
 
 @dataclass(frozen=True, slots=True)

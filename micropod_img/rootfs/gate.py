@@ -79,12 +79,14 @@ class GateReport:
         entries: Files, directories, links and whiteouts.
         unpacked_size: Bytes of its files' content, unpacked.
         has_xattrs: Whether any of its entries has an extended attribute.
+        has_root: Whether one of its entries is the root directory.
     """
 
     diff_id: Digest
     entries: int
     unpacked_size: int
     has_xattrs: bool
+    has_root: bool = False
 
 
 def check_layer(
@@ -155,7 +157,7 @@ def _check(
             code="ambiguous-layer",
             hint="do not use this image; no common tool writes such layers",
         ) from ambiguity
-    return GateReport(diff_id, gate.entries, gate.unpacked_size, has_xattrs=gate.has_xattrs)
+    return GateReport(diff_id, gate.entries, gate.unpacked_size, has_xattrs=gate.has_xattrs, has_root=gate.has_root)
 
 
 def _pass_through(stream: LayerStream, gate: _Gate) -> AmbiguousHeaderError | None:
@@ -175,6 +177,7 @@ class _Gate:
         self.entries = 0
         self.unpacked_size = 0
         self.has_xattrs = False
+        self.has_root = False
         self._metadata_size = 0
         self._last: bytes | None = None
         self._digest = digest
@@ -221,6 +224,7 @@ class _Gate:
         if not components:
             if entry.kind != tar_headers.DIRECTORY or not entry.name:
                 self._refuse(entry, "takes the place of the root directory")
+            self.has_root = True
             return False
         if any(component.startswith(_WHITEOUT) for component in components[:-1]):
             self._refuse(entry, "lies inside of a whiteout")

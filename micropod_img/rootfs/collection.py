@@ -1,0 +1,93 @@
+"""Remove snapshots that nobody needs: no listed image, no pod, no mount, no work in progress."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from micropod_img import fsutil
+from micropod_img.digest import Digest
+from micropod_img.errors import IntegrityError, UnsupportedError
+from micropod_img.models import DeleteResult
+from micropod_img.rootfs.chain import ChainId, chain_ids
+from micropod_img.rootfs.leases import no_new_leases
+from micropod_img.rootfs.mountinfo import mount_points
+from micropod_img.rootfs.mounts import snapshot_of
+from micropod_img.rootfs.pods import Pods
+from micropod_img.rootfs.removal import disk_usage, remove_tree
+from micropod_img.store.blobs import is_hex
+from micropod_img.store.images import ImageStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from micropod_img.store.layout import StoreLayout
+    from micropod_img.store.store import Store
+
+
+def collect_snapshots(store: Store) -> DeleteResult:
+    """Remove the snapshots that are in nobody's chain.
+
+    Args:
+        store: The store, prepared for writing.
+
+    Returns:
+        The chain IDs of what was removed, and the bytes that this freed.
+
+    Raises:
+        IntegrityError: The record of a pod is corrupt, so that nobody can know which snapshots it needs.
+    """
+    layout = store.layout
+    if not layout.snapshots.exists():
+        return DeleteResult((), 0)
+    # Removing takes longer than others should wait for the lock, so it is only renamed while that is held.
+    with store.stage("trash") as trash:
+        with no_new_leases(layout) as leased, fsutil.disk_errors(layout.snapshots):
+            # A pod has its record before its lease ends, so it is in one of the two when they are read in this order.
+            live = leased | frozenset(_live(store))
+            doomed = [chain for chain in _present(layout) if chain not in live]
+            for chain in doomed:
+                place = layout.snapshot(chain)
+                place.rename(trash.path / place.name)
+        _remove_dangling_links(layout)
+        moved = [trash.path / layout.snapshot(chain).name for chain in doomed]
+        freed = sum(disk_usage(place) for place in moved)
+        for place in moved:
+            remove_tree(place)
+        return DeleteResult(tuple(doomed), freed)
+
+
+def _present(layout: StoreLayout) -> list[ChainId]:
+    return [ChainId(Digest(f"sha256:{path.name}")) for path in layout.snapshots.iterdir() if is_hex(path.name)]
+
+
+def _live(store: Store) -> Iterator[ChainId]:
+    for record in Pods(store).records():
+        yield from record.chain_ids
+    images = ImageStore(store)
+    for entry in store.read_index().entries:
+        # The snapshots of a damaged image can be made again once it was pulled again; its pods keep theirs.
+        with contextlib.suppress(IntegrityError, UnsupportedError):
+            for listed in images.records([entry]):
+                yield from chain_ids(layer.diff_id for layer in images.image(listed).layer_details)
+    for mount in mount_points().values():
+        name = snapshot_of(mount)
+        if name is not None and is_hex(name):
+            yield from _ancestry(store.layout, ChainId(Digest(f"sha256:{name}")))
+
+
+def _ancestry(layout: StoreLayout, chain: ChainId) -> Iterator[ChainId]:
+    text = str(chain)
+    while text:
+        yield ChainId(Digest(text))
+        try:
+            text = (layout.snapshot(Digest(text)) / "parent").read_text()
+        except FileNotFoundError:  # a mount of another store's snapshot
+            return
+
+
+def _remove_dangling_links(layout: StoreLayout) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        for link in layout.snapshot_links.iterdir():
+            if link.is_symlink() and not link.exists():
+                link.unlink(missing_ok=True)

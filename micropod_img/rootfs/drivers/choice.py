@@ -1,0 +1,190 @@
+"""Choose how root filesystems are made here: by really doing it once, in the order of what serves users best."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from micropod_img import fsutil
+from micropod_img.cancellation import Cancellation
+from micropod_img.errors import MicropodError, UnsupportedError
+from micropod_img.models import DriverChoice
+from micropod_img.rootfs.drivers.copies import CopyDriver
+from micropod_img.rootfs.drivers.driver import PodPaths
+from micropod_img.rootfs.drivers.fuse import FuseOverlayDriver
+from micropod_img.rootfs.drivers.overlay import OverlayDriver
+from micropod_img.rootfs.locks import only_maker
+from micropod_img.store.documents import Members, members_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from micropod_img.rootfs.drivers.driver import Driver
+    from micropod_img.store.layout import StoreLayout
+    from micropod_img.store.store import Store
+
+_WHOLE_ID_MAP = (0, 0, (1 << 32) - 1)
+_REASONS = {
+    "overlay": "the kernel's overlay works here",
+    "overlay-userxattr": "the kernel's overlay works here, in a user namespace",
+    "fuse-overlayfs": "fuse-overlayfs works here, and the kernel's overlay does not",
+    "copy": "nothing can be mounted here, so each layer and each pod is a copy",
+}
+
+
+def in_user_namespace() -> bool:
+    """Whether this process lives in a user namespace that is not the machine's own (user_namespaces(7))."""
+    lines = Path("/proc/self/uid_map").read_text().splitlines()
+    return [tuple(map(int, line.split())) for line in lines] != [_WHOLE_ID_MAP]
+
+
+def drivers(layout: StoreLayout) -> tuple[Driver, ...]:
+    """Return the drivers that may work for this process, the best first."""
+    return (
+        OverlayDriver(layout, userxattr=in_user_namespace()),
+        FuseOverlayDriver(layout),
+        CopyDriver(),
+    )
+
+
+class DriverSelection:
+    """The choice of one store: made once for a kernel and a kind of user namespace, and kept in the store.
+
+    Args:
+        store: The store.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def recorded(self) -> tuple[Driver, DriverChoice] | None:
+        """Return the choice that was made here before, or None where none was made, or things are other now."""
+        members = self._read()
+        if members is None or members.mapping.get("made_on") != _circumstances():
+            return None
+        choice = _choice(members)
+        for driver in drivers(self._store.layout):
+            if driver.name == choice.driver:
+                return driver, choice
+        return None
+
+    def choose(self, *, in_use: bool) -> tuple[Driver, DriverChoice]:
+        """Try the drivers and record the first that works.
+
+        Snapshots of one driver are of no use to another: where pods need them, only the driver that made them will do.
+
+        Args:
+            in_use: Whether there are pods.
+
+        Raises:
+            UnsupportedError: The driver that made the snapshots of these pods does not work any more.
+        """
+        layout = self._store.layout
+        with only_maker(layout.locks / "driver.lock", "choosing a driver"):
+            chosen = self.recorded()
+            if chosen is not None:
+                return chosen
+            members = self._read()
+            before = None if members is None else _choice(members).driver
+            rejected: list[tuple[str, str]] = []
+            for driver in drivers(layout):
+                refusal = self._probe(driver)
+                if refusal is None and (not in_use or before in (None, driver.name)):
+                    choice = DriverChoice(driver.name, _REASONS[driver.name], tuple(rejected))
+                    if before not in (None, driver.name):
+                        self._discard_snapshots()
+                    self._record(choice)
+                    return driver, choice
+                rejected.append((driver.name, refusal or f"the pods here were made with {before}"))
+        if in_use and before is not None:
+            raise UnsupportedError(
+                f"the pods here were made with {before}, which does not work any more: {dict(rejected).get(before)}",
+                code="driver-gone",
+                hint="make it work again, or remove all pods; micropod-img doctor says what works here",
+            )
+        raise UnsupportedError(
+            f"no root filesystem can be made in {layout.root}",
+            code="no-driver",
+            hint="micropod-img doctor says what is missing",
+            detail="; ".join(f"{name}: {reason}" for name, reason in rejected),
+        )
+
+    def _probe(self, driver: Driver) -> str | None:
+        """Return why a driver does not work here, or None."""
+        with self._store.stage("probe") as staging:
+            try:
+                driver.isolated(lambda: _try(driver, staging.path), Cancellation())
+            except MicropodError as error:
+                return "; ".join(filter(None, (error.message, error.detail)))
+            except OSError as error:
+                return error.strerror or str(error)
+        return None
+
+    def _discard_snapshots(self) -> None:
+        with (
+            self._store.stage("snapshots-of-another-driver") as trash,
+            fsutil.disk_errors(self._store.layout.snapshots),
+        ):
+            self._store.layout.snapshots.rename(trash.path / "snapshots")
+
+    def _read(self) -> Members | None:
+        path = self._store.layout.snapshot_driver
+        try:
+            return members_of(path.read_bytes(), str(path))
+        except FileNotFoundError:
+            return None
+
+    def _record(self, choice: DriverChoice) -> None:
+        layout = self._store.layout
+        document = {
+            "driver": choice.driver,
+            "reason": choice.reason,
+            "rejected": dict(choice.rejected),
+            "made_on": _circumstances(),
+        }
+        with fsutil.disk_errors(layout.snapshots):
+            fsutil.make_directory(layout.snapshots)
+            content = json.dumps(document, indent=2).encode() + b"\n"
+            fsutil.replace_durably(layout.snapshot_driver, content, staging=layout.locks / "driver.json.new")
+
+
+def _circumstances() -> Mapping[str, object]:
+    return {"kernel": os.uname().release, "user_namespace": in_user_namespace(), "root": os.geteuid() == 0}
+
+
+def _choice(members: Members) -> DriverChoice:
+    rejected = members.child("rejected")
+    reasons = () if rejected is None else tuple((name, rejected.text(name)) for name in rejected.mapping)
+    return DriverChoice(members.text("driver"), members.text("reason"), reasons)
+
+
+def _try(driver: Driver, scratch: Path) -> None:
+    """Apply two small layers, the second removing and replacing what is in the first, and look at the result."""
+    target = scratch / "target"
+    target.mkdir()
+    snapshots: list[Path] = []
+    for name in ("base", "top"):
+        snapshot = scratch / name
+        snapshot.mkdir()
+        with driver.applying([one / "fs" for one in snapshots], snapshot, target):
+            if name == "base":
+                (target / "removed").touch()
+                (target / "replaced").mkdir()
+                (target / "replaced/hidden").touch()
+            else:
+                (target / "removed").unlink()
+                (target / "replaced/hidden").unlink()
+                (target / "replaced").rmdir()
+                (target / "replaced").mkdir()
+        snapshots.append(snapshot)
+    pod = PodPaths(scratch / "pod")
+    pod.directory.mkdir()
+    lowers = [one / "fs" for one in snapshots]
+    driver.prepare_pod(pod, lowers, read_only=False)
+    driver.mount_pod(pod, lowers, read_only=False)
+    (pod.rootfs / "written").touch()
+    found = sorted(str(path.relative_to(pod.rootfs)) for path in pod.rootfs.rglob("*"))
+    if found != ["replaced", "written"]:
+        raise UnsupportedError(f"a trial gave {', '.join(found)}", code="driver-wrong")

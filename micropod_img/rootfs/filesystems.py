@@ -1,0 +1,195 @@
+"""Root filesystems of one store: the use cases that are made of snapshots, pods, mounts and the chosen driver."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from micropod_img import fsutil, progress
+from micropod_img.errors import ConflictError, IntegrityError, NotFoundError, UsageError
+from micropod_img.models import DeleteResult
+from micropod_img.rootfs.drivers.choice import DriverSelection
+from micropod_img.rootfs.drivers.driver import PodPaths
+from micropod_img.rootfs.mountinfo import mounted_at
+from micropod_img.rootfs.mounts import snapshot_of, unmount
+from micropod_img.rootfs.pods import PodRequest, Pods, checked_id
+from micropod_img.rootfs.snapshots import Call, Snapshots
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from micropod_img.digest import Digest
+    from micropod_img.models import DriverChoice, Image, Pod
+    from micropod_img.rootfs.drivers.driver import Driver
+    from micropod_img.store.store import Store
+
+
+class RootFilesystems:
+    """What can be made of the images of one store.
+
+    Args:
+        store: The store.
+        umoci: Finds the program, when it is needed.
+    """
+
+    def __init__(self, store: Store, umoci: Callable[[], Path]) -> None:
+        self._store = store
+        self._umoci = umoci
+        self._selection = DriverSelection(store)
+        self.pods = Pods(store)
+
+    def driver_choice(self) -> DriverChoice:
+        """Return what root filesystems are made with here, chosen now if it was not before.
+
+        Raises:
+            UnsupportedError: What the pods here were made with does not work any more.
+        """
+        return self._driver(None)[1]
+
+    def unpack(self, image: Image, destination: Path, call: Call) -> Path:
+        """Unpack an image to a plain directory; see `micropod_img.rootfs.unpack.unpack_image`."""
+        from micropod_img.rootfs.unpack import unpack_image  # noqa: PLC0415 - pulls in pydantic, which pods do without
+
+        self._store.prepare()
+        return unpack_image(self._store, image, destination, umoci=self._umoci(), call=call)
+
+    def create_pod(
+        self, image: Image, *, pod_id: str | None, read_only: bool, args: Sequence[str] | None, bundle: bool, call: Call
+    ) -> Pod:
+        """Make a pod and mount it; see `Pods.create`.
+
+        Args:
+            image: The image.
+            pod_id: Its id; made up if None.
+            read_only: Whether nobody may write to it.
+            args: Instead of the image's command; only with a bundle.
+            bundle: Whether it gets a ``config.json``.
+            call: For whom.
+        """
+        if args is not None and not bundle:
+            raise UsageError("arguments were given, and no bundle asked for", hint="add --bundle")
+        if pod_id is not None:
+            checked_id(pod_id)
+        self._store.layout.prepare()
+        driver, _ = self._driver(call)
+        finish = (lambda pod: self._write_bundle(pod, image, args)) if bundle else None
+        request = PodRequest(pod_id, read_only=read_only, finish=finish)
+        return self.pods.create(image, request, self._snapshots(driver), driver, call)
+
+    def mount_pod(self, pod_id: str) -> Pod:
+        """Mount a pod unless it is mounted; see `Pods.mount`."""
+        self.pods.record(pod_id)
+        driver, _ = self._driver(None)
+        return self.pods.mount(pod_id, self._snapshots(driver), driver)
+
+    def mount_image(self, image: Image, target: Path, call: Call) -> Path:
+        """Let an image's files be seen in a directory, read-only.
+
+        Args:
+            image: The image.
+            target: An existing directory; what is in it is hidden while the image is mounted.
+            call: For whom.
+
+        Returns:
+            The directory, absolute and without links.
+
+        Raises:
+            NotFoundError: There is no such directory.
+            ConflictError: An image is mounted there already.
+            MicropodError: As `Snapshots.ensure`; or it cannot be mounted.
+        """
+        place = target.resolve()
+        if not place.is_dir():
+            raise NotFoundError(f"{target} is not a directory", code="no-such-directory", hint="make it first")
+        if place.is_relative_to(self._store.layout.root.resolve()):
+            raise UsageError(f"{target} is inside of the store", hint="choose a directory elsewhere")
+        mounted = mounted_at(place)
+        if mounted is not None and snapshot_of(mounted) is not None:
+            raise ConflictError(
+                f"an image is mounted at {target} already",
+                code="mounted-already",
+                hint=f"micropod-img umount {target}",
+            )
+        self._store.layout.prepare()
+        driver, _ = self._driver(call)
+        snapshots = self._snapshots(driver)
+        with self._store.stage("mount") as staging:
+            chain = snapshots.ensure(image, staging, call)
+            driver.mount_image(snapshots.files(chain), place)
+        return place
+
+    def unmount_image(self, target: Path) -> Path:
+        """Unmount an image.
+
+        Args:
+            target: Where it is mounted.
+
+        Returns:
+            The directory, absolute and without links.
+
+        Raises:
+            NotFoundError: No image is mounted there.
+            ConflictError: It is in use; the error says by whom.
+        """
+        place = target.resolve()
+        mounted = mounted_at(place)
+        if mounted is None or snapshot_of(mounted) is None:
+            raise NotFoundError(f"no image is mounted at {target}", code="not-mounted")
+        if place.is_relative_to(self._store.layout.pods.resolve()):
+            raise UsageError(
+                f"{target} is the root filesystem of a pod", hint=f"micropod-img pod umount {place.parent.name}"
+            )
+        unmount(place)
+        return place
+
+    def refuse_if_in_use(self, doomed: frozenset[Digest]) -> None:
+        """Raise `ConflictError` if a pod was made of one of these images."""
+        users = sorted(record.id for record in self.pods.records() if record.image_digest in doomed)
+        if users:
+            pods = f"pod {users[0]}" if len(users) == 1 else f"pods {', '.join(users)}"
+            raise ConflictError(
+                f"the image is in use by {pods}",
+                code="image-in-use",
+                hint="remove them first, or use --force: they keep their files",
+            )
+
+    def collect_garbage(self, *, tolerant: bool = False) -> DeleteResult:
+        """Remove the snapshots that nobody needs; see `collect_snapshots`.
+
+        Args:
+            tolerant: Whether nothing is removed, in place of an error, where nobody can know what a pod needs.
+        """
+        from micropod_img.rootfs.collection import collect_snapshots  # noqa: PLC0415 - pods do without it
+
+        try:
+            return collect_snapshots(self._store)
+        except IntegrityError:
+            if tolerant:
+                return DeleteResult((), 0)
+            raise
+
+    def _driver(self, call: Call | None) -> tuple[Driver, DriverChoice]:
+        known = self._selection.recorded()
+        if known is None:
+            self._store.prepare()
+            known = self._selection.choose(in_use=any(True for _ in self.pods.records()))
+        if known[1].rejected and call is not None:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in known[1].rejected)
+            call.sink(progress.Notice(call.ref, f"{known[1].reason} ({reasons})"))
+        return known
+
+    def _snapshots(self, driver: Driver) -> Snapshots:
+        return Snapshots(self._store, driver, self._umoci)
+
+    def _write_bundle(self, pod: Pod, image: Image, args: Sequence[str] | None) -> None:
+        from micropod_img.rootfs.bundle import BundleOptions, make_bundle  # noqa: PLC0415 - pulls in pydantic
+
+        options = BundleOptions(pod.id, args, pod.read_only)
+        config = self._store.blobs.read(image.config_digest)
+        paths = PodPaths(pod.rootfs.parent)
+        with self._store.stage("bundle") as staging:
+            content = make_bundle(
+                pod.rootfs, options, config=config, ref=image.ref, umoci=self._umoci(), workspace=staging.path
+            )
+            with fsutil.disk_errors(paths.config):
+                fsutil.replace_durably(paths.config, content, staging=staging.path / "config.json.new")

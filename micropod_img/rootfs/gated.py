@@ -1,0 +1,76 @@
+"""The layers of one image on their way through the gate, in threads, while umoci works on those that passed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from micropod_img.digest import hex_of
+from micropod_img.errors import IntegrityError
+from micropod_img.rootfs.gate import check_layer
+from micropod_img.rootfs.umoci import LayerBlob
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from concurrent.futures import Executor, Future
+    from pathlib import Path
+
+    from micropod_img.cancellation import Cancellation
+    from micropod_img.digest import Digest
+    from micropod_img.models import Layer
+    from micropod_img.rootfs.gate import GateReport
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A layer for umoci, and what the gate saw of it."""
+
+    blob: LayerBlob
+    report: GateReport
+
+
+class GatedLayers:
+    """Layers that are looked at once each, however often the image has them.
+
+    Args:
+        layers: The layers, bottom to top.
+        blobs: A private directory with a link to each of them, named by its hex digits.
+        executor: Where the gate runs.
+        cancellation: Ends the gate.
+    """
+
+    def __init__(self, layers: Sequence[Layer], blobs: Path, executor: Executor, cancellation: Cancellation) -> None:
+        self._layers = layers
+        self._blobs = blobs
+        self._executor = executor
+        self._cancellation = cancellation
+        self._checks: dict[tuple[Digest, Digest], Future[Passed]] = {}
+
+    def look_at(self, position: int) -> Future[Passed]:
+        """Let the gate begin with a layer, unless it has begun."""
+        layer = self._layers[position]
+        key = (layer.digest, layer.diff_id)
+        if key not in self._checks:
+            self._checks[key] = self._executor.submit(self._check, layer)
+        return self._checks[key]
+
+    def passed(self, position: int) -> Passed:
+        """Wait until a layer has passed the gate, and return it.
+
+        Raises:
+            MicropodError: As `check_layer`; or the layer is gone.
+        """
+        return self.look_at(position).result()
+
+    def _check(self, layer: Layer) -> Passed:
+        path = self._blobs / hex_of(layer.digest)
+        if not path.exists():
+            raise IntegrityError(f"layer {layer.digest} was removed meanwhile", code="missing-blob", retryable=True)
+        report = check_layer(
+            path,
+            digest=layer.digest,
+            media_type=layer.media_type,
+            diff_id=layer.diff_id,
+            cancellation=self._cancellation,
+        )
+        return Passed(LayerBlob(path, layer.digest, layer.diff_id), report)

@@ -1,0 +1,145 @@
+"""Unpack an image to a plain, self-contained directory, which appears whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from micropod_img import fsutil
+from micropod_img.errors import ConflictError, NotFoundError, UsageError
+from micropod_img.rootfs.gated import GatedLayers
+from micropod_img.rootfs.removal import remove_tree
+from micropod_img.rootfs.syscalls import sync_filesystem
+from micropod_img.rootfs.umoci import UnpackRoot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from micropod_img.models import Image
+    from micropod_img.rootfs.snapshots import Call
+    from micropod_img.rootfs.umoci import LayerBlob
+    from micropod_img.store.staging import Staging
+    from micropod_img.store.store import Store
+
+_GATES = 2
+
+
+def unpack_image(store: Store, image: Image, destination: Path, *, umoci: Path, call: Call) -> Path:
+    """Unpack all layers of an image.
+
+    Args:
+        store: The store that has it.
+        image: The image.
+        destination: A directory that does not exist or is empty; its parent exists.
+        umoci: The program.
+        call: For whom.
+
+    Returns:
+        The destination, absolute and without links.
+
+    Raises:
+        ConflictError: There is something at the destination.
+        UsageError: It is inside of the store.
+        MicropodError: As `micropod_img.rootfs.snapshots.Snapshots.ensure`.
+    """
+    target = _checked(destination, store)
+    with store.stage("unpack") as staging, _beside(target) as place:
+        layers = _passed_layers(store, image, staging, call)
+        root = UnpackRoot(place, umoci=umoci)
+        config = store.blobs.read(image.config_digest)
+        root.unpack_image(layers, config=config, cancellation=call.cancellation)
+        with fsutil.disk_errors(target):
+            sync_filesystem(root.rootfs)
+            _give_name(root.rootfs, target)
+            fsutil.fsync_directory(target.parent)
+    return target
+
+
+def _checked(destination: Path, store: Store) -> Path:
+    target = destination.resolve()
+    if target.is_relative_to(store.layout.root.resolve()):
+        raise UsageError(f"{destination} is inside of the store", hint="choose a directory elsewhere")
+    with fsutil.disk_errors(target):
+        if not target.parent.is_dir():
+            raise NotFoundError(f"{target.parent} is not a directory", code="no-such-directory", hint="make it first")
+        if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
+            raise _occupied(target)
+        if target.is_mount():
+            raise ConflictError(
+                f"{target} is a mount point, and the files would appear there one by one",
+                code="destination-mounted",
+                hint=f"choose a directory in it, such as {target / 'rootfs'}",
+            )
+    return target
+
+
+def _occupied(target: Path) -> ConflictError:
+    return ConflictError(
+        f"{target} exists and is not an empty directory", code="destination-exists", hint="choose another, or remove it"
+    )
+
+
+def _passed_layers(store: Store, image: Image, staging: Staging, call: Call) -> list[LayerBlob]:
+    with fsutil.disk_errors(staging.path):
+        blobs = staging.path / "layers"
+        blobs.mkdir()
+        store.blobs.link_into(blobs, image.layers)
+    with ThreadPoolExecutor(max_workers=_GATES, thread_name_prefix="gate") as executor:
+        gated = GatedLayers(image.layer_details, blobs, executor, call.cancellation)
+        try:
+            positions = range(len(image.layers))
+            for position in positions:
+                gated.look_at(position)
+            return [gated.passed(position).blob for position in positions]
+        except BaseException:
+            call.cancellation.cancel()
+            raise
+
+
+@contextlib.contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """Make a private directory next to the destination; one that a killed process left there is removed."""
+    prefix = f".{target.name[:100]}.micropod-"
+    with fsutil.disk_errors(target.parent):
+        for leftover in target.parent.glob(f"{_literally(prefix)}*"):
+            _sweep(leftover)
+        while True:
+            place = target.parent / f"{prefix}{os.urandom(6).hex()}"
+            place.mkdir(mode=0o700)
+            descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            # Another process may have seen the directory before it was locked, and taken it for a leftover.
+            if fsutil.try_lock(descriptor) and fsutil.same_file(descriptor, place):
+                break
+            os.close(descriptor)
+    try:
+        yield place
+    finally:
+        remove_tree(place)
+        os.close(descriptor)
+
+
+def _literally(text: str) -> str:
+    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in text)
+
+
+def _sweep(leftover: Path) -> None:
+    with contextlib.suppress(OSError):  # of another user, or being swept by another process
+        descriptor = os.open(leftover, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            if fsutil.try_lock(descriptor):
+                remove_tree(leftover)
+        finally:
+            os.close(descriptor)
+
+
+def _give_name(rootfs: Path, target: Path) -> None:
+    try:
+        rootfs.rename(target)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise _occupied(target) from error
+        raise
