@@ -1,8 +1,10 @@
 """What crane prints, and what it means to a user: the one table of its errors.
 
 Each row was seen in crane 0.21.9's output (``tests/pull/test_crane_errors.py`` has the words). Crane's errors are
-``Error: <what it did>: <METHOD> <URL>: <CODE>: <message>``; the codes are those of the OCI distribution-spec, "Error
-codes". What no row fits is shown whole.
+``Error: <what it did>: <METHOD> <URL>: <CODE>: <message>``, or ``unexpected status code <NUMBER> …: <body>`` where the
+code would be; the codes are those of the OCI distribution-spec, "Error codes". Rows are compared with crane's own words
+only: neither what repositories are called nor what a registry says behind the code decides anything. What no row fits
+is shown whole.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from micropod_img.errors import (
     AuthError,
+    ConflictError,
     DiskError,
     IntegrityError,
     MicropodError,
@@ -24,6 +27,8 @@ from micropod_img.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from micropod_img.run import Completed
 
 DOCKER_HUB = "docker.io"
@@ -66,7 +71,7 @@ _TABLE = (
     _Row(r"read-only file system", DiskError, "read-only", "the store's filesystem is read-only", "use another --root"),
     # integrity: wrong bytes twice are no accident of the network
     _Row(
-        r"does not match requested digest|error verifying sha256 checksum|error verifying size|digest mismatch",
+        r"does not match requested digest|error verifying sha256 checksum|does not match expected size",
         IntegrityError,
         "digest-mismatch",
         "{endpoint} sent bytes for {ref} that are not what their digest says",
@@ -82,14 +87,14 @@ _TABLE = (
         retryable=True,
     ),
     _Row(
-        r": MANIFEST_UNKNOWN: ",
+        r": MANIFEST_UNKNOWN: |: NOT_FOUND: |: TAG_EXPIRED: ",
         NotFoundError,
         "manifest-unknown",
         "{endpoint} has no {ref}",
         "micropod-img crane ls {repository} lists the tags that are there",
     ),
     _Row(
-        r": NAME_UNKNOWN: |: NAME_INVALID: |repository name not known to registry",
+        r": NAME_UNKNOWN: |: NAME_INVALID: ",
         NotFoundError,
         "name-unknown",
         "{endpoint} has no repository {path}",
@@ -103,18 +108,54 @@ _TABLE = (
         "the image was not pushed whole; push it again, or pull another tag",
     ),
     _Row(
-        r": UNAUTHORIZED: |: unexpected status code 401 |unauthorized: ",
+        r": UNAUTHORIZED: |: unexpected status code 401 ",
         AuthError,
         "unauthorized",
         "{endpoint} wants credentials for {ref}, or other ones",
         _LOGIN,
     ),
     _Row(
-        r": DENIED: |: unexpected status code 403 |insufficient_scope|: FORBIDDEN: ",
+        r": DENIED: |: unexpected status code 403 |: FORBIDDEN: ",
         AuthError,
         "denied",
-        "{endpoint} does not allow you to read {ref}",
-        "your credentials may not read it, or it does not exist; " + _LOGIN,
+        "{endpoint} does not allow you to {verb} {ref}",
+        "your credentials may not {verb} it, or it does not exist; " + _LOGIN,
+    ),
+    # what only a push can meet
+    _Row(
+        r": TAG_INVALID: |: PRECONDITION: |: unexpected status code 412 ",
+        ConflictError,
+        "tag-immutable",
+        "{endpoint} does not let {ref} be pushed over what is there",
+        "push another tag",
+    ),
+    _Row(
+        r": SIZE_INVALID: |: unexpected status code 413 ",
+        UnsupportedError,
+        "blob-too-large",
+        "{endpoint}, or a proxy before it, takes no blobs as large as those of {ref}",
+        "raise its limit (client_max_body_size with nginx)",
+    ),
+    _Row(
+        r": MANIFEST_INVALID: |: MANIFEST_BLOB_UNKNOWN: |: BLOB_UPLOAD_[A-Z]+: |: DIGEST_INVALID: ",
+        UnsupportedError,
+        "push-refused",
+        "{endpoint} refuses what {ref} is made of",
+        "its own words are in the details (-v)",
+    ),
+    _Row(
+        r": unexpected status code 405 ",
+        UnsupportedError,
+        "read-only-registry",
+        "{endpoint} does not take pushes ({ref})",
+        "a cache or a mirror may be read only: push to the registry itself",
+    ),
+    _Row(
+        r"invalid realm in www-authenticate",
+        AuthError,
+        "token-server",
+        "{endpoint} sends to a token server that crane does not trust ({ref})",
+        "a token server needs HTTPS, and an address that is not private unless the registry has the same; see -v",
     ),
     _Row(
         r": unexpected status code 404 ",
@@ -124,7 +165,7 @@ _TABLE = (
         "check the spelling of host and repository",
     ),
     _Row(
-        r": UNSUPPORTED: |unsupported status code|unsupported MediaType|unexpected media type",
+        r": UNSUPPORTED: |unsupported MediaType",
         UnsupportedError,
         "unsupported",
         "{endpoint} does not support what {ref} needs",
@@ -137,7 +178,29 @@ _TABLE = (
         _AGAIN,
         retryable=True,
     ),
-    # the way there
+    # answers of what is no registry, or no token server: a login page, a proxy's own words
+    _Row(
+        r"invalid character .* looking for beginning of value|unexpected end of JSON input",
+        UnavailableError,
+        "not-a-registry",
+        "{endpoint}, or its token server, answered with something that is not JSON ({ref})",
+        "a proxy or a login page may be in between; check host, port and HTTPS_PROXY",
+    ),
+    _Row(
+        r"no token in bearer response",
+        UnavailableError,
+        "no-token",
+        "the token server of {endpoint} answered without a token ({ref})",
+        "the registry, or a proxy on the way, is misconfigured",
+    ),
+    # the way there; of what a proxy answers to CONNECT, Go says but the words of its status
+    _Row(
+        r"proxyconnect|: (?:Proxy Authentication Required|Forbidden|Bad Gateway|Service Unavailable|Gateway Timeout)$",
+        UnavailableError,
+        "proxy",
+        "the proxy on the way to {endpoint} refuses ({ref})",
+        "check HTTPS_PROXY and NO_PROXY",
+    ),
     _Row(
         r"no such host|server misbehaving|Temporary failure in name resolution|lookup .* on .*: ",
         UnavailableError,
@@ -154,7 +217,7 @@ _TABLE = (
         "if you trust the network in between: --insecure",
     ),
     _Row(
-        r"tls: |x509: |certificate",
+        r"tls: |x509: ",
         UnavailableError,
         "tls",
         "the TLS certificate of {endpoint} is not trusted ({ref})",
@@ -177,7 +240,8 @@ _TABLE = (
         retryable=True,
     ),
     _Row(
-        r"i/o timeout|deadline exceeded|Client\.Timeout|TLS handshake timeout|connection timed out",
+        r"i/o timeout|TLS handshake timeout|deadline exceeded|Client\.Timeout|connection timed out"
+        r"|: unexpected status code 408 ",
         UnavailableError,
         "timeout",
         "{endpoint} did not answer in time ({ref})",
@@ -191,13 +255,6 @@ _TABLE = (
         "{endpoint} broke the connection ({ref})",
         _AGAIN + "; layers that arrived whole are kept",
         retryable=True,
-    ),
-    _Row(
-        r"proxyconnect|Proxy Authentication Required",
-        UnavailableError,
-        "proxy",
-        "the proxy on the way to {endpoint} refuses ({ref})",
-        "check HTTPS_PROXY and NO_PROXY",
     ),
     _Row(
         r"stopped after \d+ redirects",
@@ -218,6 +275,15 @@ _TABLE = (
 )
 
 
+_LOGGED = re.compile(r"^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d ", re.MULTILINE)
+_ERROR = re.compile(r"^Error: ", re.MULTILINE)
+_ANSWER = re.compile(
+    r"(?:GET|HEAD|POST|PUT|PATCH) \S+: (?:multiple errors returned: )?"
+    r"([A-Z][A-Z_]+:|unexpected status code \d{3})(?:\s|$).*"
+)
+_NAME = re.compile(r"""(?<!\S)"?(?!i/o )[^\s"]*/[^\s"]*[^\s":;]""")
+
+
 def translate(completed: Completed, request: Request) -> MicropodError:
     """Return the error that crane's output means.
 
@@ -225,11 +291,13 @@ def translate(completed: Completed, request: Request) -> MicropodError:
         completed: A crane that failed.
         request: What it was asked.
     """
-    words = _last_words(completed.stderr)
-    for row in _TABLE:
-        if re.search(row.pattern, words):
-            return _error(row, request, completed.stderr)
-    what = words or f"it ended with status {completed.status} and said nothing"
+    errors = _errors(completed.stderr)
+    for error in errors:
+        for words in _decisive_words(error.partition("\n")[0]):
+            for row in _TABLE:
+                if re.search(row.pattern, words):
+                    return _error(row, request, completed.stderr)
+    what = errors[0] or f"it ended with status {completed.status} and said nothing"
     return ToolError(
         f"crane failed for {request.ref}: {what}",
         code="crane-failed",
@@ -239,10 +307,26 @@ def translate(completed: Completed, request: Request) -> MicropodError:
     )
 
 
-def _last_words(stderr: str) -> str:
-    """Return the error itself: what was logged before it, of attempts that were repeated, decides nothing."""
-    _, marker, words = stderr.rpartition("Error: ")
-    return words.strip() if marker else stderr.strip()
+def _errors(stderr: str) -> list[str]:
+    """Return where crane's last error may begin, the likeliest first.
+
+    What was logged before it, of attempts that were repeated, decides nothing. But the last of them is logged with the
+    registry's own words, which may be of several lines, and look like an error.
+    """
+    logged = [match.end() for match in _LOGGED.finditer(stderr)]
+    last = stderr[logged[-1] :] if logged else stderr
+    return [last[match.end() :].strip() for match in _ERROR.finditer(last)] or [stderr.strip()]
+
+
+def _decisive_words(line: str) -> Iterator[str]:
+    """Yield what may be compared with the table: what a registry answered, then what crane says besides.
+
+    For some names crane asks over HTTPS, then over plain HTTP, and tells both: an answer counts before a failure.
+    """
+    answer = _ANSWER.search(line)
+    if answer is not None:
+        yield f"…: {answer[1]} "
+    yield _NAME.sub("…", line[: answer.start()] if answer is not None else line).strip(" ;")
 
 
 def _error(row: _Row, request: Request, detail: str) -> MicropodError:
@@ -254,6 +338,7 @@ def _error(row: _Row, request: Request, detail: str) -> MicropodError:
         "endpoint": request.endpoint,
         "repository": repository,
         "path": repository.partition("/")[2] or repository,
+        "verb": "push to" if request.stage == "push" else "read",
     }
     message = row.message.format(**fields)
     hint = row.hint.format(**fields) if row.hint else None

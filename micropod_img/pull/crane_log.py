@@ -14,6 +14,7 @@ from typing import Final
 _ENTRY: Final = re.compile(r"^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d ", re.MULTILINE)
 _TRAFFIC: Final = re.compile(r"--> |<-- |HTTP/\d\S* \d{3} |[A-Z]+ \S+ HTTP/\d")
 _REFUSAL: Final = re.compile(r"HTTP/\d\S* 429 ")
+_TOKEN_ANSWER: Final = re.compile(r"(no token in bearer response:).*", re.DOTALL)
 _LONGEST: Final = 10 * 24 * 3600.0
 
 
@@ -36,7 +37,10 @@ def retry_after(log: str, *, now: datetime | None = None) -> float | None:
 
 
 def without_traffic(log: str) -> str:
-    """Return what crane would have written without ``--verbose``: its attempts that failed, and its last words."""
+    """Return what crane would have written without ``--verbose``: its attempts that failed, and its last words.
+
+    The answer of a token server that crane finds no token in is left out too: it may be there under another name.
+    """
     kept = []
     for start, entry in _timed_entries(log):
         if not _TRAFFIC.match(entry):
@@ -46,7 +50,7 @@ def without_traffic(log: str) -> str:
         body, error, words = entry.rpartition("\nError: ")
         if error and body:
             kept.append(f"Error: {words}")
-    return "".join(kept)
+    return _TOKEN_ANSWER.sub(r"\1 (left out)\n", "".join(kept))
 
 
 def _timed_entries(log: str) -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from micropod_img import progress as events
-from micropod_img.errors import IntegrityError, MicropodError, NotFoundError, UnavailableError, UsageError
+from micropod_img.errors import AuthError, IntegrityError, MicropodError, NotFoundError, UnavailableError, UsageError
 from micropod_img.models import Image, PullFailure
 from micropod_img.reference import Reference
 from micropod_img.store.images import ImageStore, Record, not_here
@@ -25,9 +25,8 @@ if TYPE_CHECKING:
     from micropod_img.config import Config
     from micropod_img.platforms import Platform
     from micropod_img.progress import ProgressSink
-    from micropod_img.pull.access import AccessSettings
+    from micropod_img.pull.hosts import Hosts
     from micropod_img.pull.pull import PullRequest
-    from micropod_img.pull.registries_conf import Registries
     from micropod_img.pull.secret import Credential
     from micropod_img.store.store import Store
     from micropod_img.tools import PendingTool
@@ -50,6 +49,7 @@ class PullOptions:
         stall_timeout: Seconds without an answer or a new byte.
         auth: A credential, instead of those that files have.
         ca_file: Certificates of authorities to trust besides the system's.
+        registries_conf: Read instead of the registries.conf of user and system.
     """
 
     platform: str | Platform | None = None
@@ -60,6 +60,7 @@ class PullOptions:
     stall_timeout: float | None = None
     auth: Credential | None = None
     ca_file: Path | None = None
+    registries_conf: Path | None = None
 
 
 class PullJob:
@@ -98,7 +99,7 @@ class PullJob:
         self._sink = sink
         self._cancellation = cancellation
         self._crane: PendingTool | None = None
-        self._loaded: Registries | None = None
+        self._hosts: Hosts | None = None
         self._loading = threading.Lock()
 
     def outcome(self, ref: str | Reference) -> tuple[Image, int, int] | PullFailure:
@@ -115,7 +116,25 @@ class PullJob:
         Returns:
             The image, the bytes that were downloaded, and the bytes that were here.
         """
-        reference = Reference.parse(ref) if isinstance(ref, str) else ref
+        references = self._meant(ref)
+        for reference in references[:-1]:
+            try:
+                return self._pull(reference)
+            except (NotFoundError, AuthError) as error:
+                if self._options.policy != "never":
+                    self._sink(events.Notice(str(reference), f"{error.message}; the next registry is searched"))
+        return self._pull(references[-1])
+
+    def _meant(self, ref: str | Reference) -> Sequence[Reference]:
+        """Return what a reference may mean; of several images those that are here come first."""
+        if isinstance(ref, Reference):
+            return (ref,)
+        if self._config.short_names == "docker.io":
+            return (Reference.parse(ref),)
+        candidates = self._network().candidates(ref)
+        return sorted(candidates, key=lambda one: self._options.policy == "always" or self._here(one) is None)
+
+    def _pull(self, reference: Reference) -> tuple[Image, int, int]:
         here = None if self._options.policy == "always" else self._here(reference)
         if here is not None and (self._options.policy != "newer" or self._is_current(reference, here)):
             return self._found(reference, here)
@@ -230,44 +249,31 @@ class PullJob:
         return self._crane.result().path
 
     def _request(self, reference: Reference) -> PullRequest:
-        from micropod_img.pull.crane import TimeLimits  # noqa: PLC0415 - only calls that go to the network pay for it
-        from micropod_img.pull.endpoints import endpoints  # noqa: PLC0415 - the same
-        from micropod_img.pull.pull import PullRequest  # noqa: PLC0415 - the same
+        from micropod_img.pull.pull import PullRequest  # noqa: PLC0415 - only calls that go to the network pay for it
 
-        timeout, stall_timeout = self._options.timeout, self._options.stall_timeout
+        hosts = self._network()
         return PullRequest(
             reference,
             None if self._options.all_platforms else self._platform,
             strict=self._strict,
-            endpoints=endpoints(
-                reference,
-                self._registries(),
-                insecure=self._options.insecure,
-                insecure_registries=self._config.insecure_registries,
-            ),
-            settings=self._access_settings(),
-            limits=TimeLimits(
-                timeout=self._config.timeout if timeout is None else timeout,
-                stall_timeout=self._config.stall_timeout if stall_timeout is None else stall_timeout,
-            ),
+            endpoints=hosts.endpoints(reference),
+            settings=hosts.settings,
+            limits=hosts.limits(),
         )
 
-    def _registries(self) -> Registries:
-        from micropod_img.pull.registries_conf import load_registries  # noqa: PLC0415 - only calls to the network pay
-
+    def _network(self) -> Hosts:
         with self._loading:
-            if self._loaded is None:
-                self._loaded = load_registries(self._config.registries_conf, os.environ)
-                for warning in self._loaded.warnings:
-                    self._sink(events.Notice("", warning))
-            return self._loaded
+            if self._hosts is None:
+                from micropod_img.pull.hosts import HostOptions, Hosts  # noqa: PLC0415 - as above
 
-    def _access_settings(self) -> AccessSettings:
-        from micropod_img.pull.access import AccessSettings  # noqa: PLC0415 - only calls that go to the network pay
-
-        return AccessSettings(
-            environment=os.environ,
-            given=self._options.auth,
-            auth_file=self._config.auth_file,
-            ca_file=self._options.ca_file or self._config.ca_file,
-        )
+                given = self._options
+                options = HostOptions(
+                    insecure=given.insecure,
+                    timeout=given.timeout,
+                    stall_timeout=given.stall_timeout,
+                    auth=given.auth,
+                    ca_file=given.ca_file,
+                    registries_conf=given.registries_conf,
+                )
+                self._hosts = Hosts(self._config, options, os.environ, self._sink)
+            return self._hosts
