@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from micropod_img import media_types
+from micropod_img.digest import hex_of
 from micropod_img.errors import IntegrityError, NotFoundError, UnsupportedError, UsageError
 from micropod_img.models import Image, Layer
 from micropod_img.platforms import Platform, is_unknown, normalize, select
@@ -313,6 +314,19 @@ def distinct_entries(records: Iterable[Record]) -> tuple[Entry, ...]:
         if record.entry not in entries:
             entries.append(record.entry)
     return tuple(entries)
+
+
+def part_of_index(text: str, records: Sequence[Record]) -> Record | None:
+    """Return the one image that a digest, or a prefix of one, means of a whole index; None if it means no part of one.
+
+    Args:
+        text: What the user wrote.
+        records: What `ImageStore.lookup` found for it.
+    """
+    digits = text.rpartition("@")[2].removeprefix("sha256:")
+    first = records[0]
+    is_part = first.entry.is_index and first.digest != first.entry.digest and hex_of(first.digest).startswith(digits)
+    return first if is_part else None
 
 
 def _repository(entry: Entry) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from micropod_img import fsutil
 from micropod_img.errors import ConflictError, IntegrityError, NotFoundError
 from micropod_img.models import DeleteResult
-from micropod_img.store.images import ImageStore, distinct_entries
+from micropod_img.store.images import ImageStore, distinct_entries, part_of_index
 from micropod_img.store.index import Entry, without
 
 if TYPE_CHECKING:
@@ -95,23 +95,18 @@ def _refuse_ambiguous(name: str, records: Sequence[Record], entries: Sequence[En
             code="several-references",
             hint="remove one by its reference, or all of them with --force",
         )
-    digest = name.rpartition("@")[2]
-    whole = next((entry for entry in entries if entry.is_index), None)
-    meant = {record.digest for record in records}
-    if whole is not None and len(meant) == 1 and whole.digest not in meant and next(iter(meant)).startswith(digest):
+    part = part_of_index(name, records)
+    if part is not None:
+        whole = part.entry.reference or part.entry.digest
         raise ConflictError(
-            f"{name} is one platform of {whole.reference or whole.digest}, which was pulled with --all-platforms",
+            f"{name} is one platform of {whole}, which was pulled with --all-platforms",
             code="part-of-an-index",
-            hint=f"remove all of it: micropod-img rmi {whole.reference or whole.digest}",
+            hint=f"remove all of it: micropod-img rmi {whole}",
         )
 
 
 def _images_of(images: ImageStore, entries: Iterable[Entry]) -> frozenset[Digest]:
-    digests: set[Digest] = set()
-    for entry in entries:
-        with contextlib.suppress(IntegrityError):  # an index that is damaged lists nothing
-            digests.update(record.digest for record in images.records([entry]))
-    return frozenset(digests)
+    return frozenset(record.digest for record in images.records(entries))
 
 
 def _needed_by(images: ImageStore, entries: Iterable[Entry]) -> set[Digest]:

@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from micropod_img import media_types
-from micropod_img.digest import hex_of
 from micropod_img.errors import UsageError
-from micropod_img.store.images import ImageStore, distinct_entries
+from micropod_img.store.images import ImageStore, distinct_entries, part_of_index
 from micropod_img.store.index import new_entry, renamed, with_entries, without
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from micropod_img.platforms import Platform
     from micropod_img.reference import Reference
     from micropod_img.store.images import Record
@@ -43,7 +40,7 @@ def tag_image(store: Store, source: str, destination: Reference) -> None:
     images = ImageStore(store)
     with store.index_transaction("tag") as transaction:
         records = images.lookup(source)
-        part = _part_of_index(source, records)
+        part = part_of_index(source, records)
         entries = (
             [renamed(entry, destination) for entry in distinct_entries(records)]
             if part is None
@@ -51,14 +48,6 @@ def tag_image(store: Store, source: str, destination: Reference) -> None:
         )
         index = without(transaction.index, lambda entry: entry.reference == str(destination))
         transaction.replace(with_entries(index, entries))
-
-
-def _part_of_index(source: str, records: Sequence[Record]) -> Record | None:
-    """Return the one image that a source means by its digest, of a whole index that has others too."""
-    first = records[0]
-    digits = source.rpartition("@")[2].removeprefix("sha256:")
-    meant = first.entry.is_index and first.digest != first.entry.digest and hex_of(first.digest).startswith(digits)
-    return first if meant else None
 
 
 def _entry_of(record: Record, platform: Platform, reference: Reference) -> Entry:
