@@ -14,11 +14,11 @@ import subprocess
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
     from types import TracebackType
 
     from micropod_img.cancellation import Cancellation
@@ -183,6 +183,17 @@ class Child:
             stdout=bytes(self._stdout.content),
             stderr=self._stderr.content.decode("utf-8", "replace"),
         )
+
+    def written_bytes(self) -> int:
+        """Return how many bytes the child has written up to now, to the network or elsewhere (proc(5), ``wchar``)."""
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            fields = Path(f"/proc/{self._process.pid}/io").read_text("ascii")
+            return int(fields.partition("wchar: ")[2].split()[0])
+        return 0
+
+    def stderr_so_far(self) -> str:
+        """Return what the child has written to stderr up to now: a server says there where it listens."""
+        return self._stderr.content.decode("utf-8", "replace")
 
     def kill(self) -> None:
         """End the child and everything that it started."""

@@ -1,0 +1,61 @@
+"""The entry point: every way that a command can end becomes one exit status (CONTRACT.md, "Exit status")."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import TYPE_CHECKING, Final
+
+from micropod_img.cli import output
+from micropod_img.cli.settings import Settings
+from micropod_img.cli.signals import Interrupted, interruptible
+from micropod_img.errors import InterruptedBySignalError, MicropodError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_COMPLETION_VARIABLE: Final = "_MICROPOD_IMG_COMPLETE"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: What stands behind the program's name; this process's if None.
+
+    Returns:
+        The exit status.
+    """
+    settings = Settings()
+    with interruptible():
+        try:
+            return _run(sys.argv[1:] if arguments is None else arguments, settings)
+        except Interrupted as signal:
+            error: MicropodError = InterruptedBySignalError(signal.signal_number)
+        except MicropodError as problem:
+            error = problem
+        except Exception as problem:  # noqa: BLE001 - no traceback is for a user's terminal
+            from micropod_img.cli.crash import internal_error  # noqa: PLC0415 - there are no bugs on most days
+
+            error = internal_error(problem, settings)
+        output.say_failure(error, settings)
+        return error.exit_status
+
+
+def _run(arguments: Sequence[str], settings: Settings) -> int:
+    # Typer is imported here, where an interrupt is caught already.
+    from micropod_img.cli import program  # noqa: PLC0415
+
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # whatever the locale is, no name may end the program
+    if os.environ.get(_COMPLETION_VARIABLE):
+        program.answer_completion()
+    result = program.invoke(arguments, settings)
+    if result is None:
+        return 0
+    output.say(result, settings)
+    for error in result.errors:
+        output.warn(error, settings)
+    return result.errors[0].exit_status if result.errors else 0

@@ -1,0 +1,37 @@
+"""The options that every command has."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from micropod_img.service import ImageService
+
+
+class Settings:
+    """What the global options say; they may stand before the command's name and behind it.
+
+    Attributes:
+        command: The command that was asked for; None as long as that is not known.
+        root: What ``--root`` names.
+        config: What ``--config`` names.
+        as_json: Whether stdout is to be one JSON document.
+        quiet: Whether to say only what was asked for.
+        verbose: Whether to say more of what went wrong.
+        json_lines: Whether stderr is JSON lines (``--progress json``).
+    """
+
+    def __init__(self) -> None:
+        self.command: str | None = None
+        self.root: str | None = None
+        self.config: str | None = None
+        self.as_json = False
+        self.quiet = False
+        self.verbose = False
+        self.json_lines = False
+
+    def service(self) -> ImageService:
+        """Return the service for the store that is meant."""
+        from micropod_img.service import ImageService  # noqa: PLC0415 - help, completion and usage errors need none
+
+        return ImageService(self.root, self.config)
