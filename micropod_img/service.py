@@ -24,6 +24,7 @@ from micropod_img.models import DeleteResult, Image, PullFailure, PullReport, To
 from micropod_img.platforms import Platform, host_platform
 from micropod_img.pull.job import Policy, PullJob, PullOptions
 from micropod_img.reference import Reference
+from micropod_img.rootfs.invoker import invoking_uid
 from micropod_img.store.images import ImageStore
 from micropod_img.store.store import Store
 
@@ -65,8 +66,9 @@ class ImageService:
     """
 
     def __init__(self, root: str | Path | None = None, config: str | Path | None = None) -> None:
-        self.config: Config = load_config(None if config is None else Path(config), os.environ)
-        self.root: Path = store_root(root, os.environ, self.config, os.geteuid())
+        uid = invoking_uid()
+        self.config: Config = load_config(None if config is None else Path(config), os.environ, uid=uid)
+        self.root: Path = store_root(root, os.environ, self.config, uid)
         self._store = Store(self.root)
         self._images = ImageStore(self._store)
         self._filesystems: RootFilesystems | None = None
@@ -304,7 +306,7 @@ class ImageService:
 
     def remove_pod(self, pod_id: str) -> None:
         """Unmount a pod and remove it with all that was written to it; one in use is a `ConflictError`."""
-        self._root_filesystems().pods.remove(pod_id)
+        self._root_filesystems().remove_pod(pod_id)
 
     def mount_pod(self, pod_id: str) -> Pod:
         """Mount a pod unless it is mounted, as after a reboot it is not."""
@@ -312,7 +314,7 @@ class ImageService:
 
     def unmount_pod(self, pod_id: str) -> Pod:
         """Unmount a pod, keeping what was written to it; one in use is a `ConflictError`."""
-        return self._root_filesystems().pods.unmount(pod_id)
+        return self._root_filesystems().unmount_pod(pod_id)
 
     def mount_image(
         self,
@@ -334,6 +336,20 @@ class ImageService:
     def unmount_image(self, directory: str | Path) -> Path:
         """Unmount an image; a directory where none is mounted is a `NotFoundError`, one in use a `ConflictError`."""
         return self._root_filesystems().unmount_image(Path(directory))
+
+    def enter_user_namespace(self) -> str | None:
+        """Make this process, for good, root where an ordinary user's pods are mounted; for root nothing happens.
+
+        What mounts does this by itself. It takes a process with a single thread.
+
+        Returns:
+            What the user should know of a namespace that was made just now.
+
+        Raises:
+            ConflictError: This process has several threads.
+            UnsupportedError: User namespaces are not allowed here.
+        """
+        return self._root_filesystems().enter_user_namespace()
 
     def driver_choice(self) -> DriverChoice:
         """Return what root filesystems are made with here, and why."""

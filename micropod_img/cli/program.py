@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from typer._click.core import Command, Context, Parameter
 
 NAME: Final = "micropod-img"
-COMMANDS: Final = ("pull", "images", "inspect", "tag", "rmi", "df", "gc", "crane", "selftest", "version")
-PASSED_THROUGH: Final = frozenset({"crane"})
+COMMANDS: Final = ("pull", "images", "inspect", "tag", "rmi", "df", "gc", "crane", "unshare", "selftest", "version")
+PASSED_THROUGH: Final = frozenset({"crane", "unshare"})
 """Commands whose arguments are another program's; ours would shadow them."""
 
 

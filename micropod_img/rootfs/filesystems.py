@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from micropod_img import fsutil, progress
@@ -44,7 +45,23 @@ class RootFilesystems:
         Raises:
             UnsupportedError: What the pods here were made with does not work any more.
         """
+        self.enter_user_namespace()
         return self._driver(None)[1]
+
+    def enter_user_namespace(self) -> str | None:
+        """Make this process root where the pods are mounted; for root nothing happens.
+
+        Returns:
+            What the user should know of a namespace that was made just now.
+
+        Raises:
+            MicropodError: As `micropod_img.rootfs.userns.enter`.
+        """
+        if os.geteuid() == 0:
+            return None
+        from micropod_img.rootfs.userns import enter  # noqa: PLC0415 - root has no need of it
+
+        return enter(self._store.layout).notice
 
     def unpack(self, image: Image, destination: Path, call: Call) -> Path:
         """Unpack an image to a plain directory; see `micropod_img.rootfs.unpack.unpack_image`."""
@@ -70,6 +87,7 @@ class RootFilesystems:
             raise UsageError("arguments were given, and no bundle asked for", hint="add --bundle")
         if pod_id is not None:
             checked_id(pod_id)
+        self._enter(call)
         self._store.layout.prepare()
         driver, _ = self._driver(call)
         finish = (lambda pod: self._write_bundle(pod, image, args)) if bundle else None
@@ -79,8 +97,21 @@ class RootFilesystems:
     def mount_pod(self, pod_id: str) -> Pod:
         """Mount a pod unless it is mounted; see `Pods.mount`."""
         self.pods.record(pod_id)
+        self.enter_user_namespace()
         driver, _ = self._driver(None)
         return self.pods.mount(pod_id, self._snapshots(driver), driver)
+
+    def unmount_pod(self, pod_id: str) -> Pod:
+        """Unmount a pod; see `Pods.unmount`."""
+        self.pods.record(pod_id)
+        self.enter_user_namespace()
+        return self.pods.unmount(pod_id)
+
+    def remove_pod(self, pod_id: str) -> None:
+        """Remove a pod; see `Pods.remove`."""
+        checked_id(pod_id)
+        self.enter_user_namespace()
+        self.pods.remove(pod_id)
 
     def mount_image(self, image: Image, target: Path, call: Call) -> Path:
         """Let an image's files be seen in a directory, read-only.
@@ -98,6 +129,7 @@ class RootFilesystems:
             ConflictError: An image is mounted there already.
             MicropodError: As `Snapshots.ensure`; or it cannot be mounted.
         """
+        self._enter(call)
         place = target.resolve()
         if not place.is_dir():
             raise NotFoundError(f"{target} is not a directory", code="no-such-directory", hint="make it first")
@@ -131,6 +163,7 @@ class RootFilesystems:
             NotFoundError: No image is mounted there.
             ConflictError: It is in use; the error says by whom.
         """
+        self.enter_user_namespace()
         place = target.resolve()
         mounted = mounted_at(place)
         if mounted is None or snapshot_of(mounted) is None:
@@ -161,12 +194,19 @@ class RootFilesystems:
         """
         from micropod_img.rootfs.collection import collect_snapshots  # noqa: PLC0415 - pods do without it
 
+        if self._store.layout.snapshots.exists():  # what is mounted keeps its snapshots
+            self.enter_user_namespace()
         try:
             return collect_snapshots(self._store)
         except IntegrityError:
             if tolerant:
                 return DeleteResult((), 0)
             raise
+
+    def _enter(self, call: Call) -> None:
+        notice = self.enter_user_namespace()
+        if notice is not None:
+            call.sink(progress.Notice(call.ref, notice))
 
     def _driver(self, call: Call | None) -> tuple[Driver, DriverChoice]:
         known = self._selection.recorded()

@@ -51,9 +51,13 @@ def parse_mountinfo(content: bytes) -> Iterator[MountPoint]:
         yield MountPoint(Path(os.fsdecode(path)), kind, source, os.makedev(int(major), int(minor)))
 
 
-def mount_points() -> dict[Path, MountPoint]:
-    """Return what is mounted in this thread's mount namespace; of mounts over one another, the one that is seen."""
-    content = (_PROC / "thread-self/mountinfo").read_bytes()
+def mount_points(pid: int | None = None) -> dict[Path, MountPoint]:
+    """Return what is mounted in a mount namespace; of mounts over one another, the one that is seen.
+
+    Args:
+        pid: A process in it; if None this thread.
+    """
+    content = (_PROC / ("thread-self" if pid is None else str(pid)) / "mountinfo").read_bytes()
     return {mount.path: mount for mount in parse_mountinfo(content)}
 
 

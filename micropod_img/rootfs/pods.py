@@ -107,7 +107,7 @@ class Pods:
             NotFoundError: There is no such pod.
             IntegrityError: Its record is corrupt.
         """
-        return self._pod(self.record(pod_id), mount_points())
+        return self._pod(self.record(pod_id), self._mount_points())
 
     def all(self) -> list[Pod]:
         """Return all pods, the oldest first.
@@ -115,7 +115,7 @@ class Pods:
         Raises:
             IntegrityError: The record of one is corrupt.
         """
-        mounted = mount_points()
+        mounted = self._mount_points()
         pods = [self._pod(record, mounted) for record in self.records()]
         return sorted(pods, key=lambda pod: (pod.created_at, pod.id))
 
@@ -221,6 +221,15 @@ class Pods:
             chain_ids=record.chain_ids,
             read_only=record.read_only,
         )
+
+    def _mount_points(self) -> dict[Path, MountPoint]:
+        """Return what is mounted where pods are: for an ordinary user outside, in the store's user namespace."""
+        if os.geteuid() == 0:
+            return mount_points()
+        from micropod_img.rootfs.userns import find_holder  # noqa: PLC0415 - root has no need of it
+
+        holder = find_holder(self._store.layout)
+        return {} if holder is None else mount_points(holder.pid)
 
     def _is_mounted(self, record: PodRecord, mounted: dict[Path, MountPoint]) -> bool:
         # A copy is there whether or not anything is mounted.
