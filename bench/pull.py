@@ -46,9 +46,7 @@ def main() -> int:
     report(f"pull of {MEBIBYTES} MiB from loopback", result, ours.name, theirs.name)
     more = result.median_ours - GOAL_RATIO * result.median_theirs
     print(f"  over {GOAL_RATIO} x theirs: {more * 1000:+.0f} ms, goal at most +{GOAL_MORE_SECONDS * 1000:.0f} ms")
-    print(
-        f"  peak resident memory, of Python or crane: {peak:.1f} MiB, goal below {GOAL_PEAK_MIB} MiB"
-    )
+    print(f"  peak resident memory, of Python or crane: {peak:.1f} MiB, goal below {GOAL_PEAK_MIB} MiB")
     return 0 if more <= GOAL_MORE_SECONDS and peak < GOAL_PEAK_MIB else 1
 
 
