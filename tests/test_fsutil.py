@@ -305,6 +305,20 @@ def test_a_cancelled_wait_ends_and_leaves_the_lock_to_its_holder(tmp_path: Path)
     assert sum(1 for _ in Path("/proc/self/fd").iterdir()) == before
 
 
+def test_a_wait_that_takes_too_long_says_for_whom_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    started = time.monotonic()
+    with (
+        held_by_another(path, owner="process 7 (gc)"),
+        pytest.raises(fsutil.LockTimeoutError, match=r"process 7 \(gc\)"),
+        fsutil.locked(path, owner="me", timeout=0.2),
+    ):
+        pytest.fail("got a lock that another process holds")
+    assert time.monotonic() - started >= 0.2
+    with fsutil.locked(path, owner="me", timeout=0):
+        pass
+
+
 def test_a_lock_is_free_and_its_file_gone_after_an_error(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with pytest.raises(ZeroDivisionError), fsutil.locked(path, owner="me"):

@@ -345,7 +345,9 @@ def not_here(text: str) -> NotFoundError:
 
 
 def _time(text: str) -> datetime | None:
+    """Return a time (RFC 3339) in UTC, so that each can be compared with now; None for what is none."""
     try:
-        return datetime.fromisoformat(text) if text else None
-    except ValueError:
+        time = datetime.fromisoformat(text)
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
         return None
