@@ -14,9 +14,9 @@ from micropod_img.rootfs.leases import no_new_leases
 from micropod_img.rootfs.mountinfo import mount_points
 from micropod_img.rootfs.mounts import snapshot_of
 from micropod_img.rootfs.pods import Pods
-from micropod_img.rootfs.removal import disk_usage, remove_tree
 from micropod_img.store.blobs import is_hex
 from micropod_img.store.images import ImageStore
+from micropod_img.store.trees import disk_usage, remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -259,6 +259,8 @@ def _mount_old(
     descriptor = os.open(links[0].parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         data = _option_page(overlay, [f"/proc/self/fd/{descriptor}/{link.name}" for link in links], name)
+        if len(os.fsencode(data)) > _OPTION_PAGE:  # the kernel would cut it off without a word
+            raise OSError(errno.E2BIG, f"its {len(links)} layers do not fit into one page of options")
         syscalls.mount(overlay.source, str(target), "overlay", flags, data)
     finally:
         os.close(descriptor)

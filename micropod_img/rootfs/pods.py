@@ -18,7 +18,7 @@ from micropod_img.rootfs.drivers.driver import PodPaths
 from micropod_img.rootfs.mountinfo import mount_points
 from micropod_img.rootfs.mounts import unmount
 from micropod_img.rootfs.pod_record import PodRecord, parse_pod_record
-from micropod_img.rootfs.removal import remove_tree
+from micropod_img.store.trees import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -93,7 +93,6 @@ class Pods:
                 staged.directory.mkdir(mode=0o700)
                 driver.prepare_pod(staged, snapshots.files(chain), read_only=request.read_only)
                 fsutil.write_durably(staged.record, record.serialize())
-                fsutil.fsync_directory(staged.directory)
                 fsutil.make_directory(self._store.layout.pods)
                 with _locked(staged.directory):
                     self._give_name(staged, record)
@@ -173,6 +172,8 @@ class Pods:
             NotFoundError: There is no such pod.
             ConflictError: It is in use; the error says by whom.
         """
+        if not self._paths(pod_id).directory.is_dir():
+            raise _unknown(pod_id)
         with self._store.stage("pod-trash") as trash:
             with self._held(pod_id) as paths:
                 unmount(paths.rootfs)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from micropod_img import fsutil
 from micropod_img.errors import ConflictError, NotFoundError, UsageError
 from micropod_img.rootfs.gated import GatedLayers
-from micropod_img.rootfs.removal import remove_tree
 from micropod_img.rootfs.syscalls import sync_filesystem
 from micropod_img.rootfs.umoci import UnpackRoot
+from micropod_img.store.trees import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

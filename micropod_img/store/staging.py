@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import stat
 from typing import TYPE_CHECKING, Self
 
@@ -17,6 +16,7 @@ from micropod_img import fsutil
 from micropod_img.digest import Digest, sha256_of
 from micropod_img.errors import DiskError
 from micropod_img.store.blobs import file_digest, is_hex
+from micropod_img.store.trees import remove_tree_if_possible
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -157,6 +157,6 @@ def _remove_tree(path: Path) -> None:
     # A child that was killed with its parent may put one more file into a directory that is being emptied. What is
     # still there then is the next sweep's: the work itself has succeeded, or failed, already.
     for _ in range(3):
-        shutil.rmtree(path, ignore_errors=True)
+        remove_tree_if_possible(path)
         if not path.exists():
             return

@@ -194,7 +194,7 @@ def test_files_of_subordinate_ids_are_made_and_removed_inside_only(user: Ordinar
     assert user.run("rm", "-rf", user.home / "d").returncode != 0
     succeed(
         user,
-        ENTER + "from micropod_img.rootfs.removal import remove_tree; remove_tree(layout.root.parent / 'd')",
+        ENTER + "from micropod_img.store.trees import remove_tree; remove_tree(layout.root.parent / 'd')",
         store,
     )
     assert not (user.home / "d").exists()
