@@ -30,7 +30,9 @@ PATIENCE = 10.0  # seconds that a busy machine gets for what takes milliseconds
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o077, 0o777], ids=oct)
-def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+def umask(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[int]:
+    """In force once the directory of the test is there."""
+    assert tmp_path.exists()
     before = os.umask(request.param)
     yield request.param
     os.umask(before)
@@ -348,8 +350,8 @@ def _cancelled_in(seconds: float) -> Cancellation:
 
 
 def test_a_lock_file_is_private(umask: int, tmp_path: Path) -> None:
-    with fsutil.locked(tmp_path / "lock", owner=f"umask {umask}"):
-        assert mode_of(tmp_path / "lock") & ~0o600 == 0
+    with fsutil.locked(tmp_path / "lock", owner=f"umask {umask}") as descriptor:
+        assert stat.S_IMODE(os.fstat(descriptor).st_mode) & ~0o600 == 0
 
 
 FILLS_THE_DISK = """

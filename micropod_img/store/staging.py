@@ -119,6 +119,7 @@ def _sweep_one(layout: StoreLayout, blobs: BlobStore, path: Path) -> None:
     if not stat.S_ISDIR(path.lstat().st_mode):
         path.unlink()
         return
+    path.chmod(0o700)  # as it is already, unless its maker was killed before it was
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         if fsutil.try_lock(descriptor) and fsutil.same_file(descriptor, path):
@@ -160,3 +161,15 @@ def _remove_tree(path: Path) -> None:
         remove_tree_if_possible(path)
         if not path.exists():
             return
+        _open_up(path)
+
+
+def _open_up(path: Path) -> None:
+    """Let the owner into every directory of a tree: images have some that only root may empty as they are."""
+    with contextlib.suppress(OSError, RecursionError):
+        path.chmod(0o700)
+        for folder, names, _ in os.walk(path):
+            for name in names:
+                directory = os.path.join(folder, name)  # noqa: PTH118 - os.walk speaks strings
+                if not os.path.islink(directory):  # noqa: PTH114 - the same
+                    os.chmod(directory, 0o700)  # noqa: PTH101 - the same

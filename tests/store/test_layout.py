@@ -22,7 +22,9 @@ CHECKOUT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o077, 0o777], ids=oct)
-def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+def umask(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[int]:
+    """In force once the directory of the test is there."""
+    assert tmp_path.exists()
     before = os.umask(request.param)
     yield request.param
     os.umask(before)
