@@ -6,11 +6,12 @@ import contextlib
 import shutil
 from typing import TYPE_CHECKING
 
-from micropod_img import run
 from micropod_img.errors import DiskError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from micropod_img.run import Completed
 
 _PATH = "/usr/bin:/bin"
 _ENVIRONMENT = {"LC_ALL": "C.UTF-8"}
@@ -44,6 +45,8 @@ def disk_usage(path: Path) -> int:
     return int(size) if size.isdigit() else 0
 
 
-def _run(name: str, *arguments: str) -> run.Completed | None:
+def _run(name: str, *arguments: str) -> Completed | None:
+    from micropod_img import run  # noqa: PLC0415 - a pull of what is here starts no program, and need not load this
+
     program = shutil.which(name, path=_PATH)
     return None if program is None else run.run([program, *arguments], env=_ENVIRONMENT)
