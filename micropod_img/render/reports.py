@@ -24,12 +24,12 @@ def pulled_text(image: Image, finished: Finished | None, style: Style) -> str:
         style: How the name stands out.
     """
     name = style.bold(f"{Reference.parse(image.ref).familiar}:")
-    what = f"{image.platform}, {size(image.size)}, {short_digest(image.digest)}"
+    what = f"{image.platform}, {short_digest(image.digest)}"
     if finished is None or not finished.fetched:
         return f"{name} here already ({what})"
     if not finished.downloaded_bytes:
-        return f"{name} pulled, all of its layers were here already ({what})"
-    reused = f", {size(finished.reused_bytes)} were here already" if finished.reused_bytes else ""
+        return f"{name} pulled, all of it reused ({what})"
+    reused = f", {size(finished.reused_bytes)} reused" if finished.reused_bytes else ""
     return f"{name} pulled, {size(finished.downloaded_bytes)} downloaded{reused} ({what})"
 
 

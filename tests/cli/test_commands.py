@@ -36,8 +36,8 @@ def test_pull_says_what_it_did(micropod: CommandLine, ref: str, image_index: Man
     said = micropod("pull", ref)
     assert said.status == 0
     assert re.fullmatch(
-        rf"{re.escape(ref)}: pulled, [\d.]+ (B|KiB) downloaded(, [\d.]+ (B|KiB) were here already)? "
-        rf"\({HOST}, [\d.]+ (B|KiB), {short}\)\n",
+        rf"{re.escape(ref)}: pulled, [\d.]+ (B|KiB) downloaded(, [\d.]+ (B|KiB) reused)? "
+        rf"\({HOST}, {short}\)\n",
         said.out,
     )
     again = micropod("pull", ref)

@@ -212,13 +212,17 @@ class Screen(io.StringIO):
         return True
 
 
-def drawn(events: Sequence[Event], monkeypatch: pytest.MonkeyPatch, *, height: int = 30) -> str:
-    """Return what is on the screen after some events."""
+def drawn(events: Sequence[Event | float], monkeypatch: pytest.MonkeyPatch, *, height: int = 30) -> str:
+    """Return what is on the screen after some events; numbers are seconds that pass."""
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("LINES", str(height))
-    bars = Bars(Screen(), colour=False)
+    clock = Clock()
+    bars = Bars(Screen(), colour=False, clock=clock)
     for event in events:
-        bars(event)
+        if isinstance(event, float):
+            clock.now += event
+        else:
+            bars(event)
     paper = Console(file=io.StringIO(), width=100)
     with paper.capture() as captured:
         paper.print(bars._bars.get_renderable())
@@ -232,6 +236,29 @@ def test_bars_are_for_the_whole_and_for_each_layer_that_comes(monkeypatch: pytes
     assert "1.0 of 4.0 MiB" in screen
     assert "1.0 of 3.0 MiB" in screen
     assert "b00000000000" not in screen
+
+
+def test_bars_say_how_fast_it_goes_and_how_long_it_will_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = drawn([STARTED, received(0, 100), 1.0, received(0, MIB), 1.0, received(0, 2 * MIB)], monkeypatch)
+    whole, layer = screen.splitlines()
+    assert whole.split()[-2:] == ["MiB/s", "00:02"]
+    assert layer.split()[-3:] == ["1.0", "MiB/s", "00:02"]
+
+
+def test_bars_guess_no_speed_from_the_first_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = drawn([STARTED, 0.01, received(0, 2 * MIB), 0.01, received(1, MIB)], monkeypatch)
+    assert "/s" not in screen
+    assert screen.count("--:--") == 3
+
+
+def test_the_speed_is_that_of_the_last_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = [event for tick in range(1, 200) for event in (0.5, received(0, tick * 1024))]
+    fast = [event for tick in range(1, 31) for event in (0.5, received(0, 200 * 1024 + tick * 50 * 1024))]
+    assert " 100.0 KiB/s" in drawn([STARTED, *slow, *fast], monkeypatch).splitlines()[1]
+
+
+def test_a_long_time_is_told_in_hours(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert " 2:16:" in drawn([STARTED, received(1, 0), 1.0, received(1, 128)], monkeypatch).splitlines()[1]
 
 
 def test_bars_of_an_image_that_is_done_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:

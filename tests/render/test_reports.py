@@ -23,13 +23,13 @@ def finished(*, fetched: bool, downloaded: int = 0, reused: int = 0) -> Finished
         (finished(fetched=True, downloaded=3 * MIB), "pulled, 3.0 MiB downloaded"),
         (
             finished(fetched=True, downloaded=MIB, reused=2 * MIB),
-            "pulled, 1.0 MiB downloaded, 2.0 MiB were here already",
+            "pulled, 1.0 MiB downloaded, 2.0 MiB reused",
         ),
-        (finished(fetched=True, reused=3 * MIB), "pulled, all of its layers were here already"),
+        (finished(fetched=True, reused=3 * MIB), "pulled, all of it reused"),
     ],
 )
 def test_a_pull_is_one_line(end: Finished | None, text: str) -> None:
-    assert pulled_text(ALPINE, end, Style()) == f"alpine:3.20: {text} (linux/amd64, 3.0 MiB, aa0000000000)"
+    assert pulled_text(ALPINE, end, Style()) == f"alpine:3.20: {text} (linux/amd64, aa0000000000)"
 
 
 def test_what_was_removed_is_named() -> None:
