@@ -96,7 +96,47 @@ class Failed:
     message: str
 
 
-Event: TypeAlias = Resolving | FetchStarted | LayerProgress | Waiting | Retrying | Notice | Finished | Failed
+@dataclass(frozen=True, slots=True)
+class CredentialFound:
+    """A registry is shown a credential; ``source`` says where it came from, never what it is."""
+
+    ref: str
+    endpoint: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class PushStarted:
+    """An image of so many bytes is being pushed to a registry."""
+
+    ref: str
+    endpoint: str
+    digest: Digest
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class PushProgress:
+    """Of so many bytes, so many are known to be at the registry."""
+
+    ref: str
+    done: int
+    size: int
+
+
+Event: TypeAlias = (
+    Resolving
+    | FetchStarted
+    | LayerProgress
+    | Waiting
+    | Retrying
+    | Notice
+    | Finished
+    | Failed
+    | CredentialFound
+    | PushStarted
+    | PushProgress
+)
 ProgressSink: TypeAlias = Callable[[Event], None]
 
 

@@ -33,10 +33,11 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from micropod_img.config import Config
-    from micropod_img.models import DriverChoice, Pod, StoreUsage
+    from micropod_img.models import DriverChoice, Pod, PullPlan, StoreUsage
     from micropod_img.progress import ProgressSink
     from micropod_img.pull.keywords import Pulling
     from micropod_img.pull.secret import Credential
+    from micropod_img.registries import RegistryService
     from micropod_img.rootfs.filesystems import RootFilesystems
     from micropod_img.rootfs.snapshots import Call
     from micropod_img.tools import Tool
@@ -153,6 +154,23 @@ class ImageService:
             downloaded_bytes=sum(result[1] for result in results if not isinstance(result, PullFailure)),
             reused_bytes=sum(result[2] for result in results if not isinstance(result, PullFailure)),
         )
+
+    def plan_pull(
+        self, ref: str | Reference, options: PullOptions | None = None, *, progress: ProgressSink | None = None
+    ) -> PullPlan:
+        """Say what a pull would fetch, from where, and with which credential's source; nothing is done.
+
+        Raises:
+            MicropodError: As of the pull itself.
+        """
+        return self._job(options or PullOptions(), progress or events.silent, Cancellation()).plan(ref)
+
+    @property
+    def registries(self) -> RegistryService:
+        """Push, tags, login and logout."""
+        from micropod_img.registries import RegistryService  # noqa: PLC0415 - not on the start-up path of a pull
+
+        return RegistryService(self._store, self.config, lambda: self.tool("crane").path)
 
     def get_image(self, ref: str | Reference, *, platform: str | Platform | None = None) -> Image:
         """Return an image of the store.

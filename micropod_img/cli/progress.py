@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from micropod_img.cli import output
-from micropod_img.progress import Event, FetchStarted, Resolving, silent
+from micropod_img.progress import CredentialFound, Event, FetchStarted, Resolving, silent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +34,22 @@ def progress_to_stderr(mode: Mode, settings: Settings) -> Iterator[ProgressSink]
     Yields:
         The sink, which never fails because of the terminal.
     """
+    with _shown(mode, settings) as sink:
+        yield sink if settings.verbose or mode == "json" else _without_credentials(sink)
+
+
+def _without_credentials(sink: ProgressSink) -> ProgressSink:
+    """Keep from a sink what only ``--verbose`` tells: where credentials came from."""
+
+    def filtered(event: Event) -> None:
+        if not isinstance(event, CredentialFound):
+            sink(event)
+
+    return filtered
+
+
+@contextlib.contextmanager
+def _shown(mode: Mode, settings: Settings) -> Iterator[ProgressSink]:
     style = output.style_for(sys.stderr)
     if mode == "auto" and not settings.quiet and _can_draw():
         with contextlib.closing(_Terminal()) as terminal:

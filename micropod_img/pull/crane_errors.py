@@ -221,7 +221,7 @@ _TABLE = (
         UnavailableError,
         "tls",
         "the TLS certificate of {endpoint} is not trusted ({ref})",
-        "give its CA with SSL_CERT_FILE, or --insecure if you trust the network in between",
+        "give its CA with --ca-file, or --insecure if you trust the network in between",
     ),
     _Row(
         r"connection refused",

@@ -13,7 +13,7 @@ from micropod_img.pull.fetch import Fetch, is_foreign
 from micropod_img.pull.plan import Plan, plan_image, plan_index
 from micropod_img.pull.publish import Listing, publish
 from micropod_img.pull.pull import Pulled
-from micropod_img.pull.resolve import Document, Resolver, no_such_platform
+from micropod_img.pull.resolve import Choice, Document, Resolver, no_such_platform
 
 if TYPE_CHECKING:
     from micropod_img.cancellation import Cancellation
@@ -88,27 +88,21 @@ class ImagePull:
             early: A crane that may be fetching the right image already.
         """
         top = self._resolver.top(content)
-        if isinstance(top.parsed, Index) and self._wanted.platform is not None:
-            choice = self._resolver.choose(top, self._wanted.platform, strict=self._wanted.strict)
-            digest, platform = choice.descriptor.digest, choice.platform
-        else:
-            choice, digest, platform = None, top.digest, None
+        choice = choose(self._resolver, top, self._wanted)
+        digest = top.digest if choice is None else choice.descriptor.digest
         with contextlib.ExitStack() as held:
             self._child = early.take(digest)
             held.callback(self._end_child)
             if not early.holds(digest):
                 held.enter_context(self._lock(digest))
-            document = top if choice is None else self._resolver.child(choice.descriptor)
-            plan = self._plan(document)
-            if platform is None and self._wanted.platform is not None:
-                platform = self._own_platform(plan, self._wanted.platform)
+            plan, platform = plan_fetch(self._resolver, top, choice, self._wanted, self._request)
             missing = self._lock_missing(plan, held)
             self._announce(plan, missing)
             self._bring(plan, missing)
             configs = self._configs(plan)
             publish(self._store, self._staging, plan, Listing(self._wanted.reference, top, platform, configs))
         downloaded = sum(blob.size for blob in missing)
-        return Pulled(document.digest, downloaded, sum(blob.size for blob in plan.blobs) - downloaded)
+        return Pulled(digest, downloaded, sum(blob.size for blob in plan.blobs) - downloaded)
 
     def _lock(self, digest: Digest) -> contextlib.AbstractContextManager[None]:
         return self._store.blob_lock(
@@ -123,21 +117,6 @@ class ImagePull:
         if self._child is not None:
             self._child.close()
             self._child = None
-
-    def _plan(self, document: Document) -> Plan:
-        if isinstance(document.parsed, Index):
-            return plan_index(document, self._resolver.descendants(document), self._request)
-        return plan_image(document, self._request)
-
-    def _own_platform(self, plan: Plan, wanted: Platform) -> Platform:
-        """Return the platform of an image that no index describes, as its configuration says."""
-        (manifest,) = plan.images
-        own = self._resolver.image_config(manifest, self._resolver.config(manifest.config)).platform
-        if not own.architecture:
-            return normalize(wanted)  # an image of data, for instance, which says nothing
-        if select(wanted, [own], strict=self._wanted.strict) is None:
-            raise no_such_platform(self._request, wanted, [own])
-        return own
 
     def _lock_missing(self, plan: Plan, held: contextlib.ExitStack) -> tuple[Descriptor, ...]:
         """Be the one process that fetches each missing blob; what another one is fetching is waited for.
@@ -189,3 +168,47 @@ class ImagePull:
         for manifest in plan.images:
             self._resolver.image_config(manifest, configs[manifest.config.digest])
         return configs
+
+
+def choose(resolver: Resolver, top: Document, wanted: PullRequest) -> Choice | None:
+    """Return the image that is meant, of an index of which not all is wanted; None where the answer itself is it.
+
+    Raises:
+        UnsupportedError: The index has none for the platform.
+    """
+    if not isinstance(top.parsed, Index) or wanted.platform is None:
+        return None
+    return resolver.choose(top, wanted.platform, strict=wanted.strict)
+
+
+def plan_fetch(
+    resolver: Resolver, top: Document, choice: Choice | None, wanted: PullRequest, request: Request
+) -> tuple[Plan, Platform | None]:
+    """Read the rest of the documents, and return what is to be fetched and what it runs on.
+
+    Args:
+        resolver: Asks the registry.
+        top: What it answered for the reference.
+        choice: As `choose` returned.
+        wanted: What is to be pulled.
+        request: The reference in words, for errors.
+
+    Returns:
+        The plan; and the platform, None for a whole index.
+
+    Raises:
+        UnsupportedError: It is an artifact, or not for the platform, or has something that cannot become files.
+    """
+    if wanted.platform is None:
+        is_index = isinstance(top.parsed, Index)
+        return (plan_index(top, resolver.descendants(top), request) if is_index else plan_image(top, request)), None
+    if choice is not None:
+        return plan_image(resolver.child(choice.descriptor), request), choice.platform
+    plan = plan_image(top, request)
+    (manifest,) = plan.images
+    own = resolver.image_config(manifest, resolver.config(manifest.config)).platform
+    if not own.architecture:
+        return plan, normalize(wanted.platform)  # an image of data, for instance, which says nothing
+    if select(wanted.platform, [own], strict=wanted.strict) is None:
+        raise no_such_platform(request, wanted.platform, [own])
+    return plan, own

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from micropod_img.cancellation import Cancellation
     from micropod_img.config import Config
+    from micropod_img.models import PullPlan
     from micropod_img.platforms import Platform
     from micropod_img.progress import ProgressSink
     from micropod_img.pull.hosts import Hosts
@@ -125,6 +126,24 @@ class PullJob:
                     self._sink(events.Notice(str(reference), f"{error.message}; the next registry is searched"))
         return self._pull(references[-1])
 
+    def plan(self, ref: str | Reference) -> PullPlan:
+        """Say what `pull` would do, and do nothing of it.
+
+        Raises:
+            NotFoundError: The image is not here, and the policy is never to pull.
+            MicropodError: As of the pull itself.
+        """
+        from micropod_img.pull.planning import plan_nothing, plan_pull  # noqa: PLC0415 - as in `_fetched`
+
+        reference = self._meant(ref)[0]
+        wanted = self._request(reference)
+        here = None if self._options.policy == "always" else self._here(reference)
+        if here is not None and (self._options.policy != "newer" or self._is_current(reference, here)):
+            return plan_nothing(self._store, self._images.image(here), wanted)
+        if self._options.policy == "never":
+            raise self._not_here(reference)
+        return plan_pull(self._store, self._program(), wanted, sink=self._sink, cancellation=self._cancellation)
+
     def _meant(self, ref: str | Reference) -> Sequence[Reference]:
         """Return what a reference may mean; of several images those that are here come first."""
         if isinstance(ref, Reference):
@@ -139,12 +158,15 @@ class PullJob:
         if here is not None and (self._options.policy != "newer" or self._is_current(reference, here)):
             return self._found(reference, here)
         if self._options.policy == "never":
-            raise NotFoundError(
-                f"{reference.familiar} is not here for {self._platform}, and the policy is never to pull",
-                code="image-not-found",
-                hint=f"micropod-img pull {reference.familiar}",
-            )
+            raise self._not_here(reference)
         return self._fetched(reference)
+
+    def _not_here(self, reference: Reference) -> NotFoundError:
+        return NotFoundError(
+            f"{reference.familiar} is not here for {self._platform}, and the policy is never to pull",
+            code="image-not-found",
+            hint=f"micropod-img pull {reference.familiar}",
+        )
 
     def _here(self, reference: Reference) -> Record | None:
         """Return the image if it is here, whole, and for the wanted platform."""

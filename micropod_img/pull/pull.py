@@ -35,13 +35,12 @@ if TYPE_CHECKING:
     from micropod_img.pull.crane import TimeLimits
     from micropod_img.pull.endpoints import Endpoint
     from micropod_img.reference import Reference
-    from micropod_img.store.staging import Staging
     from micropod_img.store.store import Store
 
 _Answer = TypeVar("_Answer")
 
 # What one place to ask may answer, and another may not; a full disk or a hostile image is the same everywhere.
-_OF_THE_ENDPOINT = (NotFoundError, AuthError, UnavailableError, RateLimitedError, IntegrityError)
+OF_THE_ENDPOINT = (NotFoundError, AuthError, UnavailableError, RateLimitedError, IntegrityError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +93,11 @@ def pull(store: Store, program: Path, wanted: PullRequest, *, sink: ProgressSink
             return _pull_from(
                 endpoint, store=store, program=program, wanted=wanted, sink=sink, cancellation=cancellation
             )
-        except _OF_THE_ENDPOINT as error:
+        except OF_THE_ENDPOINT as error:
             failures.append(error)
             if endpoint is not wanted.endpoints[-1]:
                 sink(progress.Notice(str(wanted.reference), f"{error.message}; the next place is asked"))
-    raise _together(failures)
+    raise together(failures)
 
 
 def _pull_from(
@@ -111,13 +110,13 @@ def _pull_from(
     cancellation: Cancellation,
 ) -> Pulled:
     request = Request(str(wanted.reference), endpoint.host, "resolve")
-    retries = _retries(endpoint, wanted, sink, cancellation)
+    retries = retries_at(endpoint, wanted, sink, cancellation)
     with store.stage("pull") as staging:
         staging.probe_filesystem()
-        crane, content = _ask(
+        crane, content = ask(
             endpoint,
             program,
-            staging,
+            staging.path,
             wanted,
             question=lambda crane, request: crane.manifest(None, request, cancellation=cancellation),
             retries=retries,
@@ -138,23 +137,41 @@ def _pull_from(
             ).run(content, early)
 
 
-def _retries(endpoint: Endpoint, wanted: PullRequest, sink: ProgressSink, cancellation: Cancellation) -> Retries:
+def retries_at(endpoint: Endpoint, wanted: PullRequest, sink: ProgressSink, cancellation: Cancellation) -> Retries:
+    """Return what repeats the requests of a pull to one of its endpoints."""
     others_left = endpoint is not wanted.endpoints[-1]
     return Retries(str(wanted.reference), wanted.limits, others_left, sink, cancellation)
 
 
-def _ask(
+def ask(
     endpoint: Endpoint,
     program: Path,
-    staging: Staging,
+    directory: Path,
     wanted: PullRequest,
     *,
     question: Callable[[Crane, Request], _Answer],
     retries: Retries,
 ) -> tuple[Crane, _Answer]:
-    """Return the way to a registry, and what it answers to a first small question."""
+    """Find the way to a registry by a first small question.
+
+    Args:
+        endpoint: The registry.
+        program: Path of the verified crane.
+        directory: A private place.
+        wanted: What is to be pulled.
+        question: What is asked; a second time, without a credential, where it must not be sent.
+        retries: Repeats it where that can help.
+
+    Returns:
+        The way, and the answer.
+
+    Raises:
+        MicropodError: As the table of `micropod_img.pull.crane_errors` says.
+    """
     request = Request(str(wanted.reference), endpoint.host, "resolve")
-    access = open_access(endpoint, wanted.settings, staging.path / "home", cancellation=retries.cancellation)
+    access = open_access(endpoint, wanted.settings, directory / "home", cancellation=retries.cancellation)
+    if access.credential_source is not None:
+        retries.sink(progress.CredentialFound(request.ref, endpoint.host, access.credential_source))
     crane = Crane(program, access, wanted.limits, retries)
     try:
         return crane, question(crane, request)
@@ -164,7 +181,7 @@ def _ask(
     # The registry speaks plain HTTP. It may serve strangers too, and the credential stays here.
     withheld = f"{endpoint.host} speaks plain HTTP, so it is not sent the credential of {access.credential_source}"
     retries.sink(progress.Notice(request.ref, f"{withheld}; --insecure sends it"))
-    access = open_access(endpoint, wanted.settings, staging.path / "anonymous", anonymous=True)
+    access = open_access(endpoint, wanted.settings, directory / "anonymous", anonymous=True)
     crane = Crane(program, access, wanted.limits, retries)
     try:
         return crane, question(crane, request)
@@ -186,21 +203,21 @@ def current_digest(
     for endpoint in wanted.endpoints:
         try:
             with store.stage("resolve") as staging:
-                _, digest = _ask(
+                _, digest = ask(
                     endpoint,
                     program,
-                    staging,
+                    staging.path,
                     wanted,
                     question=lambda crane, request: crane.digest(request, cancellation=cancellation),
-                    retries=_retries(endpoint, wanted, sink, cancellation),
+                    retries=retries_at(endpoint, wanted, sink, cancellation),
                 )
                 return digest
-        except _OF_THE_ENDPOINT as error:
+        except OF_THE_ENDPOINT as error:
             failures.append(error)
-    raise _together(failures)
+    raise together(failures)
 
 
-def _together(failures: Sequence[MicropodError]) -> MicropodError:
+def together(failures: Sequence[MicropodError]) -> MicropodError:
     """Return the error of the place that was asked last, the registry itself, with what each of them answered."""
     last = failures[-1]
     if len(failures) > 1:

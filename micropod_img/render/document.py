@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from micropod_img.errors import MicropodError
-    from micropod_img.models import DeleteResult, Image, PullReport, StoreUsage, ToolVersion
+    from micropod_img.models import DeleteResult, Image, PullPlan, PullReport, PushReport, StoreUsage, ToolVersion
 
 JsonValue: TypeAlias = Union[bool, int, float, str, "Sequence[JsonValue]", "Mapping[str, JsonValue]", None]
 JsonObject: TypeAlias = Mapping[str, JsonValue]
@@ -85,6 +85,51 @@ def pull_object(report: PullReport) -> JsonObject:
         "failures": [{"ref": failure.ref, "error": error_object(failure.error)} for failure in report.failures],
         "downloaded_bytes": report.downloaded_bytes,
         "reused_bytes": report.reused_bytes,
+    }
+
+
+def plan_object(plan: PullPlan) -> JsonObject:
+    """Return what ``pull --plan`` says of one reference."""
+    return {
+        "ref": plan.ref,
+        "digest": plan.digest,
+        "platform": None if plan.platform is None else str(plan.platform),
+        "fetch": plan.fetch,
+        "endpoints": [
+            {
+                "host": one.host,
+                "reference": one.reference,
+                "mirror": one.is_mirror,
+                "insecure": one.insecure,
+                "credential_source": one.credential_source,
+                "answer": one.answer,
+            }
+            for one in plan.endpoints
+        ],
+        "layers": [{"digest": one.digest, "size": one.size, "present": one.present} for one in plan.layers],
+        "download_bytes": plan.download_bytes,
+        "present_bytes": plan.present_bytes,
+        "needed_bytes": plan.needed_bytes,
+        "free_bytes": plan.free_bytes,
+    }
+
+
+def plans_object(plans: Iterable[PullPlan], failures: Iterable[tuple[str, MicropodError]]) -> JsonObject:
+    """Return the data of ``pull --plan``."""
+    return {
+        "plans": [plan_object(plan) for plan in plans],
+        "failures": [{"ref": ref, "error": error_object(error)} for ref, error in failures],
+    }
+
+
+def push_object(report: PushReport) -> JsonObject:
+    """Return the data of ``push``."""
+    return {
+        "ref": report.ref,
+        "digest": report.digest,
+        "media_type": report.media_type,
+        "pushed_bytes": report.pushed_bytes,
+        "present_bytes": report.present_bytes,
     }
 
 

@@ -6,10 +6,13 @@ import time
 from typing import TYPE_CHECKING
 
 from micropod_img.progress import (
+    CredentialFound,
     Event,
     FetchStarted,
     LayerProgress,
     Notice,
+    PushProgress,
+    PushStarted,
     Resolving,
     Retrying,
     Waiting,
@@ -138,6 +141,18 @@ def passing_line(event: Event, style: Style) -> str | None:
             return f"{familiar(ref)}: {one_line(reason)}; trying again in {seconds(delay)}, attempt {attempt}"
         case Notice(_, message):
             return warning_text(message, style)
+        case _:
+            return _registry_line(event)
+
+
+def _registry_line(event: Event) -> str | None:
+    match event:
+        case CredentialFound(ref, endpoint, source):
+            return f"{familiar(ref)}: {one_line(endpoint)} is shown the credential of {one_line(source)}"
+        case PushStarted(ref, endpoint, _, bytes_to_push):
+            return f"{familiar(ref)}: pushing {size(bytes_to_push)} to {one_line(endpoint)}"
+        case PushProgress(ref, done, bytes_to_push) if 0 < done < bytes_to_push:
+            return f"{familiar(ref)}: {100 * done // bytes_to_push} % of {size(bytes_to_push)}"
         case _:
             return None
 

@@ -1,0 +1,77 @@
+"""The tags of a repository, in an order in which people look for versions."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from micropod_img import progress
+from micropod_img.errors import UsageError
+from micropod_img.pull.access import open_access
+from micropod_img.pull.crane import Crane
+from micropod_img.pull.crane_errors import Request
+from micropod_img.pull.retry import Retries
+from micropod_img.reference import Reference
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from micropod_img.cancellation import Cancellation
+    from micropod_img.progress import ProgressSink
+    from micropod_img.pull.hosts import Hosts
+
+_END = (0, 0, "")
+_PRERELEASE = re.compile(r"[-._]?(alpha|beta|dev|pre|preview|rc|snapshot)(?![a-z])", re.IGNORECASE)
+
+
+def list_tags(
+    repository: str, program: Path, hosts: Hosts, *, sink: ProgressSink, cancellation: Cancellation
+) -> tuple[str, ...]:
+    """Return the tags of a repository, as its own registry lists them; no mirror is asked.
+
+    Args:
+        repository: A reference without tag and digest.
+        program: Path of the verified crane.
+        hosts: How registries are reached.
+        sink: Is told of progress.
+        cancellation: Ends the work.
+
+    Raises:
+        UsageError: It has a tag or a digest.
+        MicropodError: As the table of `micropod_img.pull.crane_errors` says.
+    """
+    reference = Reference.parse(repository)
+    if set(repository.rpartition("/")[2]) & {":", "@"}:
+        raise UsageError(f"{repository} is an image, not a repository", hint=f"micropod-img tags {reference.name}")
+    endpoint = hosts.direct_endpoint(reference)
+    limits = hosts.limits()
+    retries = Retries(reference.name, limits, others_left=False, sink=sink, cancellation=cancellation)
+    with tempfile.TemporaryDirectory(prefix="micropod-tags-") as directory:
+        access = open_access(endpoint, hosts.settings, Path(directory), cancellation=cancellation)
+        if access.credential_source is not None:
+            sink(progress.CredentialFound(str(reference), endpoint.host, access.credential_source))
+        crane = Crane(program, access, limits, retries)
+        tags = crane.tags(Request(reference.name, endpoint.host, "resolve"), cancellation=cancellation)
+    return sorted_as_versions(tags)
+
+
+def sorted_as_versions(tags: Iterable[str]) -> tuple[str, ...]:
+    """Sort tags so that numbers in them count as numbers, and what comes before a release stands before it.
+
+    ``1.9`` is before ``1.10-rc1``, and that before ``1.10``, and that before ``1.10-alpine``.
+    """
+    return tuple(sorted(set(tags), key=_version_key))
+
+
+def _version_key(tag: str) -> tuple[list[tuple[int, int, str]], str]:
+    parts: list[tuple[int, int, str]] = []
+    for word in re.findall(r"[0-9]+|[^0-9]+", tag.removeprefix("v") if tag[1:2].isdigit() else tag):
+        if word.isdecimal():
+            parts.append((1, int(word), ""))
+        elif (early := _PRERELEASE.match(word)) is not None:
+            parts += [(-1, 0, early[1].lower()), (2, 0, word[early.end() :])]
+        else:
+            parts.append((2, 0, word))
+    return [*parts, _END], tag
