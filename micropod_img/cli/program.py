@@ -23,7 +23,23 @@ if TYPE_CHECKING:
     from typer._click.core import Command, Context, Parameter
 
 NAME: Final = "micropod-img"
-COMMANDS: Final = ("pull", "images", "inspect", "tag", "rmi", "df", "gc", "crane", "unshare", "selftest", "version")
+COMMANDS: Final = (
+    "pull",
+    "images",
+    "inspect",
+    "tag",
+    "rmi",
+    "df",
+    "gc",
+    "unpack",
+    "mount",
+    "umount",
+    "pod",
+    "crane",
+    "unshare",
+    "selftest",
+    "version",
+)
 PASSED_THROUGH: Final = frozenset({"crane", "unshare"})
 """Commands whose arguments are another program's; ours would shadow them."""
 
@@ -86,9 +102,10 @@ class CommandGroup(TyperGroup):
             hint = f"did you mean {near[0]}?" if near else f"{NAME} --help lists the commands"
             raise UsageError(f"there is no command {cmd_name!r}", hint=hint)
         command = get_command(importlib.import_module(f"micropod_img.cli.commands.{cmd_name}").app)
-        if cmd_name not in PASSED_THROUGH:
-            _add_global_options(command)
-        _take_text(command.params)
+        for one in (command, *getattr(command, "commands", {}).values()):
+            if cmd_name not in PASSED_THROUGH:
+                _add_global_options(one)
+            _take_text(one.params)
         return command
 
     def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:

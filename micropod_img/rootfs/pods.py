@@ -86,7 +86,7 @@ class Pods:
                 chain_ids=chain,
                 driver=driver.name,
                 read_only=request.read_only,
-                created_at=datetime.now(UTC).replace(microsecond=0),
+                created_at=datetime.now(UTC),
             )
             with fsutil.disk_errors(self._store.layout.pods):
                 staged = PodPaths(staging.path / "pod")

@@ -1,0 +1,43 @@
+"""``mount``: let an image's files be seen in a directory."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from micropod_img.cli.completion import stored_references
+from micropod_img.cli.progress import MODES, progress_to_stderr
+from micropod_img.cli.pull_options import Insecure, Platform, Policy, Progress, StallTimeout, Timeout, pulling
+from micropod_img.cli.result import Result
+from micropod_img.cli.settings import Settings
+from micropod_img.cli.values import choice
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def mount(
+    ctx: typer.Context,
+    ref: Annotated[str, typer.Argument(metavar="REF", help="An image.", autocompletion=stored_references)],
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="A directory that exists.")],
+    *,
+    platform: Platform = None,
+    policy: Policy = "missing",
+    insecure: Insecure = False,
+    timeout: Timeout = None,
+    stall_timeout: StallTimeout = None,
+    progress: Progress = "auto",
+) -> Result:
+    """Mount an image's files read-only in a directory; setuid files and devices are without effect."""
+    from micropod_img.render.pods import rootfs_object  # noqa: PLC0415 - not for help and completion
+
+    settings = ctx.ensure_object(Settings)
+    with progress_to_stderr(choice(progress, "--progress", MODES), settings) as told:
+        how = pulling(policy=policy, insecure=insecure, timeout=timeout, stall_timeout=stall_timeout, sink=told)
+        rootfs = settings.service().mount_image(ref, directory, platform=platform, **how)
+    return Result(
+        data=lambda: rootfs_object(rootfs),
+        text=lambda _style: str(rootfs),
+        quiet=lambda: str(rootfs),
+    )
