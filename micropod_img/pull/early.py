@@ -100,6 +100,14 @@ def _give_up(_holder: str) -> None:
     raise _FetchedByAnotherError
 
 
+def _may_name_addresses(manifest: bytes) -> bool:
+    """Whether crane could find an address besides the registry: that is asked only after the registry itself was.
+
+    Go reads ``URLs`` as ``urls``, and JSON has another spelling of each letter.
+    """
+    return b"urls" in manifest.lower() or b"\\u" in manifest
+
+
 def _likely_image(content: bytes, wanted: PullRequest, blobs: BlobStore) -> Digest | None:
     """Return the digest of the image that an answer seems to mean, where it is worth to begin at once."""
     try:
@@ -107,9 +115,8 @@ def _likely_image(content: bytes, wanted: PullRequest, blobs: BlobStore) -> Dige
     except MicropodError:
         return None
     if isinstance(document, StoredManifest):
-        # An address besides the registry is asked for only after the registry itself was.
         worthwhile = document.is_image and any(not blobs.has(one.digest, one.size) for one in document.layers)
-        return sha256_of(content) if worthwhile and b'"urls"' not in content else None
+        return sha256_of(content) if worthwhile and not _may_name_addresses(content) else None
     if wanted.platform is None:
         return sha256_of(content)
     offers = [one for one in document.manifests if one.platform is not None and not is_unknown(one.platform)]

@@ -11,10 +11,10 @@ from micropod_img import fsutil, media_types, progress, run
 from micropod_img.digest import hex_of
 from micropod_img.errors import DiskError, IntegrityError, NotFoundError, UnavailableError, UnsupportedError
 from micropod_img.pull.crane import TimeLimits, timed_out
+from micropod_img.store.blobs import is_hex
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from micropod_img.cancellation import Cancellation
     from micropod_img.digest import Digest
@@ -62,6 +62,7 @@ class Fetch:
 
     def start(self, digest: Digest, *, verbose: bool = False) -> run.Child:
         """Start crane; the blobs that are linked into the staging layout by now it does not fetch."""
+        self._remove_torn()
         return self._crane.start_pull(
             digest, self._staging.image_layout, keep_open=(self._staging.descriptor,), verbose=verbose
         )
@@ -137,6 +138,13 @@ class Fetch:
             raise self._crane.failure(completed, self._request)
         self._expect_all(missing)
 
+    def _remove_torn(self) -> None:
+        """Remove what a crane that was ended left half-written: it takes space, and hides how the next one gets on."""
+        with fsutil.disk_errors(self._staging.path), contextlib.suppress(FileNotFoundError):
+            for path in self._staging.blobs.iterdir():
+                if not is_hex(path.name):
+                    path.unlink(missing_ok=True)
+
     def _stalled(self) -> UnavailableError:
         return UnavailableError(
             f"{self._request.endpoint} sent nothing for {self._limits.stall_timeout:g} s ({self._request.ref})",
@@ -184,7 +192,10 @@ class _Watch:
         self._sink = sink
 
     def look(self) -> bool:
-        """Look once, publish what is complete; return whether anything has grown since the last time."""
+        """Look once, publish what is complete; return whether anything has grown since the last time.
+
+        A file under a blob's own name that has another size is what the store had: crane will replace it.
+        """
         sizes: dict[str, int] = {}
         complete: list[str] = []
         with contextlib.suppress(FileNotFoundError), os.scandir(self._directory) as entries:
@@ -193,7 +204,10 @@ class _Watch:
                 if name not in self._pending:
                     continue
                 with contextlib.suppress(FileNotFoundError):  # crane renames as we look
-                    sizes[name] = max(sizes.get(name, 0), entry.stat().st_size)
+                    size = entry.stat().st_size
+                    if entry.name == name and size != self._pending[name].size:
+                        continue
+                    sizes[name] = max(sizes.get(name, 0), size)
                     if entry.name == name:
                         complete.append(name)
                     elif sizes[name] > self._received[name]:
@@ -213,10 +227,7 @@ class _Watch:
 
     def _publish(self, name: str) -> None:
         layer = self._pending[name]
-        path: Path = self._directory / name
-        with fsutil.disk_errors(path):
-            if path.stat().st_size != layer.size:
-                return  # crane replaces a file of the wrong size; if it does not, the size is an error at the end
+        path = self._directory / name
         self._blobs.publish(path, layer.digest)
         del self._pending[name]
         self._sink(progress.LayerProgress(self._ref, layer.digest, layer.size, layer.size))
