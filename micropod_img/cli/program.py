@@ -40,7 +40,7 @@ COMMANDS: Final = (
     "selftest",
     "version",
 )
-PASSED_THROUGH: Final = frozenset({"crane", "unshare"})
+PASSED_THROUGH: Final = frozenset({"crane"})
 """Commands whose arguments are another program's; ours would shadow them."""
 
 

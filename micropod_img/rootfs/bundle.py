@@ -31,6 +31,7 @@ _TAG: Final = "bundle"
 _OS: Final = "linux"
 _LONGEST_HOSTNAME: Final = 63
 _DEFAULT_PATH: Final = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_MOUNT_POINTS: Final = ("/dev", "/proc", "/sys")
 _TTY_GROUP: Final = 5
 
 _CAPABILITIES: Final = (
@@ -110,7 +111,7 @@ def make_bundle(
     """Make the ``config.json`` that stands beside ``rootfs`` in a bundle.
 
     Directories that the image names and does not have (its working directory, its volumes) are made in the root
-    filesystem, if that can be written.
+    filesystem, which must be writable; for a process that may not write also those where a runtime mounts something.
 
     Args:
         rootfs: The root filesystem, mounted; its account files are read as they are seen from inside.
@@ -137,8 +138,8 @@ def make_bundle(
     image = described.config
     with disk_errors(rootfs), ConfinedRoot(rootfs) as root:
         user = resolve_user(image.user, read_account_files(root))
-        if not options.read_only:
-            _make_directories(root, (image.directory, *image.volume_directories), ref)
+        wanted = (image.directory, *image.volume_directories, *(_MOUNT_POINTS if options.read_only else ()))
+        _make_directories(root, wanted, ref)
     skeleton = _umoci_runtime_config(described, umoci=umoci, workspace=workspace)
     document = runtime_spec(skeleton, image, user, options, mapped=read_mapped_ids(), ref=ref)
     return json.dumps(document, indent=2).encode() + b"\n"

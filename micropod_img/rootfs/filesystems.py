@@ -61,7 +61,9 @@ class RootFilesystems:
             return None
         from micropod_img.rootfs.userns import enter  # noqa: PLC0415 - root has no need of it
 
-        return enter(self._store.layout).notice
+        notice = enter(self._store.layout).notice
+        self._store.prepare()  # what killed processes left of other ids' files can be swept in here only
+        return notice
 
     def unpack(self, image: Image, destination: Path, call: Call) -> Path:
         """Unpack an image to a plain directory; see `micropod_img.rootfs.unpack.unpack_image`."""

@@ -125,6 +125,18 @@ def bind_mount(source: Path, target: Path) -> None:
         raise mount_error(error, target) from error
 
 
+def forbid_writing(target: Path) -> None:
+    """Make a mount of ours read-only for everybody, from now on.
+
+    Raises:
+        MicropodError: As `mount_overlay`.
+    """
+    try:
+        syscalls.mount("none", str(target), "", syscalls.MS_REMOUNT | syscalls.MS_BIND | syscalls.MS_RDONLY)
+    except OSError as error:
+        raise mount_error(error, target) from error
+
+
 def unmount_private(target: Path) -> None:
     """Unmount what nobody outside of this thread's mount namespace can have used.
 

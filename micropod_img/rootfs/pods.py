@@ -41,7 +41,8 @@ class PodRequest:
     Attributes:
         pod_id: Its id; a short one is made up if None.
         read_only: Whether nobody may write to it.
-        finish: Called with the mounted pod before anybody is told of it; if it fails, the pod is removed again.
+        finish: Called with the mounted pod, which it may write to, before anybody is told of it; if it fails, the pod
+            is removed again.
     """
 
     pod_id: str | None = None
@@ -91,7 +92,12 @@ class Pods:
             with fsutil.disk_errors(self._store.layout.pods):
                 staged = PodPaths(staging.path / "pod")
                 staged.directory.mkdir(mode=0o700)
-                driver.prepare_pod(staged, snapshots.files(chain), read_only=request.read_only)
+                driver.prepare_pod(
+                    staged,
+                    snapshots.files(chain),
+                    read_only=request.read_only,
+                    written_first=request.finish is not None,
+                )
                 fsutil.write_durably(staged.record, record.serialize())
                 fsutil.make_directory(self._store.layout.pods)
                 with _locked(staged.directory):
@@ -194,9 +200,13 @@ class Pods:
     def _finish(self, record: PodRecord, request: PodRequest, snapshots: Snapshots, driver: Driver) -> Pod:
         paths = self._paths(record.id)
         try:
-            driver.mount_pod(paths, snapshots.files(record.chain_ids), read_only=record.read_only)
+            files = snapshots.files(record.chain_ids)
+            driver.mount_pod(paths, files, read_only=record.read_only and request.finish is None)
             if request.finish is not None:
                 request.finish(self._pod(record, None))
+                if record.read_only:
+                    unmount(paths.rootfs)
+                    driver.mount_pod(paths, files, read_only=True)
         except BaseException:
             self._take_back(paths)
             raise

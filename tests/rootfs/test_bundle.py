@@ -195,12 +195,12 @@ def test_a_terminal_is_there_only_when_it_is_asked_for(
     assert ("TERM=xterm" in str(at(process, "env"))) is terminal
 
 
-def test_a_read_only_pod_says_so_and_nothing_is_made_in_it(
+def test_a_read_only_pod_says_so_and_has_all_that_a_runtime_mounts_to(
     bundle: Callable[..., dict[str, Json]], rootfs: Path
 ) -> None:
     document = bundle(BundleOptions("p", read_only=True), Volumes={"/data": {}}, WorkingDir="/srv")
     assert at(document, "root") == {"path": "rootfs", "readonly": True}
-    assert {path.name for path in rootfs.iterdir()} == {"etc"}
+    assert {path.name for path in rootfs.iterdir()} == {"data", "dev", "etc", "proc", "srv", "sys"}
 
 
 @pytest.mark.parametrize(

@@ -4,47 +4,43 @@ from __future__ import annotations
 
 import os
 import shutil
-from typing import TYPE_CHECKING
+import sys
+from typing import Annotated
 
 import typer
-from typer.core import TyperCommand
 
 from micropod_img.cli.settings import Settings
 from micropod_img.errors import NotFoundError
 
-if TYPE_CHECKING:
-    from typer._click.core import Context  # typer's own copy of click, which it does not export
-
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-class Passthrough(TyperCommand):
-    """Takes all arguments as they are, ``--help`` and ``--`` too."""
-
-    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
-        """Leave every argument to the program that is run."""
-        ctx.args = args[1:] if args[:1] == ["--"] else args
-        return args
-
-
-@app.command(cls=Passthrough, options_metavar="[COMMAND]")
-def unshare(ctx: typer.Context) -> None:
-    """Run COMMAND, or a shell, in the user namespace where pods are mounted; for root, as it is."""
+# What stands behind the command is the command's own, --help too.
+@app.command(context_settings={"allow_interspersed_args": False})
+def unshare(
+    ctx: typer.Context,
+    *,
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="[COMMAND]...", help="The program and its arguments; $SHELL if none.")
+    ] = None,
+) -> None:
+    """Run a program where your pods are mounted."""
     from micropod_img import run  # noqa: PLC0415 - not for help and completion
 
     settings = ctx.ensure_object(Settings)
     service = settings.service()
-    argv = ctx.args or [os.environ.get("SHELL") or "/bin/sh"]
+    argv = command or [os.environ.get("SHELL") or "/bin/sh"]
     program = shutil.which(argv[0])
     if program is None:
         raise NotFoundError(f"there is no program {argv[0]!r}", code="no-such-program")
     notice = service.enter_user_namespace()
     if notice is not None:
-        typer.echo(f"micropod-img: {notice}", err=True)
+        sys.stderr.write(f"micropod-img: {notice}\n")
+        sys.stderr.flush()
     # What runs in there, and starts micropod-img again, means the same store.
     environment = {**os.environ, "MICROPOD_ROOT": str(service.root)}
     if settings.config is not None:
-        environment["MICROPOD_CONFIG"] = os.path.abspath(settings.config)  # noqa: PTH100 - it may be gone
+        environment["MICROPOD_CONFIG"] = os.path.abspath(settings.config)  # noqa: PTH100 - links stay as they are
     try:
         run.replace_process([program, *argv[1:]], env=environment)
     except run.ProgramNotFoundError as error:

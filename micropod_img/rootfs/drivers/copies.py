@@ -37,7 +37,14 @@ class CopyDriver:
         target.rename(snapshot / "fs")
         make_root(target, None)
 
-    def prepare_pod(self, pod: PodPaths, lowers: Sequence[Path], *, read_only: bool) -> None:
+    def prepare_pod(
+        self,
+        pod: PodPaths,
+        lowers: Sequence[Path],
+        *,
+        read_only: bool,
+        written_first: bool = False,  # noqa: ARG002 - see Driver
+    ) -> None:
         """Copy the topmost snapshot."""
         if read_only:
             raise UnsupportedError(

@@ -70,8 +70,17 @@ class Driver(Protocol):
             target: An empty directory.
         """
 
-    def prepare_pod(self, pod: PodPaths, lowers: Sequence[Path], *, read_only: bool) -> None:
-        """Make what a pod needs, before the directory gets its name."""
+    def prepare_pod(
+        self, pod: PodPaths, lowers: Sequence[Path], *, read_only: bool, written_first: bool = False
+    ) -> None:
+        """Make what a pod needs, before the directory gets its name.
+
+        Args:
+            pod: Its directories.
+            lowers: Files of its snapshots, bottom to top.
+            read_only: Whether nobody may write there in the end.
+            written_first: Whether it is mounted to be written to before that, and what was written stays.
+        """
 
     def mount_pod(self, pod: PodPaths, lowers: Sequence[Path], *, read_only: bool) -> None:
         """Let a pod's files be seen in its ``rootfs``.

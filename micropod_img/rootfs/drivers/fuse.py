@@ -63,19 +63,22 @@ class FuseOverlayDriver:
             if not child.wait(_START_SECONDS):
                 raise UnsupportedError("fuse-overlayfs does not end after it was unmounted", code="mount-refused")
 
-    def prepare_pod(self, pod: PodPaths, lowers: Sequence[Path], *, read_only: bool) -> None:
+    def prepare_pod(
+        self, pod: PodPaths, lowers: Sequence[Path], *, read_only: bool, written_first: bool = False
+    ) -> None:
         """Make the mount point, and an upper and a work directory for what is written."""
         pod.rootfs.mkdir()
-        if not read_only:
+        if written_first or not read_only:
             make_root(pod.upper, lowers[-1] if lowers else None)
             pod.work.mkdir()
 
     def mount_pod(self, pod: PodPaths, lowers: Sequence[Path], *, read_only: bool) -> None:
         """Start a process that serves the pod's files until they are unmounted."""
-        if read_only:
-            self._mount(lowers, pod.rootfs, "-o", "ro")
+        options = ("-o", "ro") if read_only else ()
+        if pod.upper.exists():
+            self._mount(lowers, pod.rootfs, *options, upper=pod.upper, work=pod.work)
         else:
-            self._mount(lowers, pod.rootfs, upper=pod.upper, work=pod.work)
+            self._mount(lowers, pod.rootfs, *options)
 
     def mount_image(self, lowers: Sequence[Path], target: Path) -> None:
         """Start a process that serves the image's files until they are unmounted."""

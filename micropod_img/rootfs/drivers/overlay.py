@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from micropod_img import fsutil
 from micropod_img.rootfs.drivers.metadata import make_root
-from micropod_img.rootfs.mounts import Overlay, bind_mount, mount_overlay, source_of, unmount_private
+from micropod_img.rootfs.mounts import Overlay, bind_mount, forbid_writing, mount_overlay, source_of, unmount_private
 from micropod_img.rootfs.private_mounts import in_private_mounts
 
 if TYPE_CHECKING:
@@ -58,19 +58,23 @@ class OverlayDriver:
         # Only after success: a program that was ended may need a moment to let go, and the namespace ends anyway.
         unmount_private(target)
 
-    def prepare_pod(self, pod: PodPaths, lowers: Sequence[Path], *, read_only: bool) -> None:
+    def prepare_pod(
+        self, pod: PodPaths, lowers: Sequence[Path], *, read_only: bool, written_first: bool = False
+    ) -> None:
         """Make the mount point, and an upper and a work directory for what is written."""
         pod.rootfs.mkdir()
-        if not read_only:
+        if written_first or not read_only:
             make_root(pod.upper, lowers[-1] if lowers else None)
             pod.work.mkdir()
 
     def mount_pod(self, pod: PodPaths, lowers: Sequence[Path], *, read_only: bool) -> None:
-        """Mount the snapshots, with the pod's upper directory unless it is read-only."""
-        if read_only:
+        """Mount the snapshots, with the pod's upper directory if it has one."""
+        if not pod.upper.exists():
             self._mount(lowers, pod.rootfs)
-        else:
-            self._mount(lowers, pod.rootfs, upper=pod.upper, work=pod.work)
+            return
+        self._mount(lowers, pod.rootfs, upper=pod.upper, work=pod.work)
+        if read_only:
+            forbid_writing(pod.rootfs)
 
     def mount_image(self, lowers: Sequence[Path], target: Path) -> None:
         """Mount the snapshots alone."""
