@@ -148,7 +148,7 @@ def passing_line(event: Event, style: Style) -> str | None:
 def _registry_line(event: Event) -> str | None:
     match event:
         case CredentialFound(ref, endpoint, source):
-            return f"{familiar(ref)}: {one_line(endpoint)} is shown the credential of {one_line(source)}"
+            return f"{familiar(ref)}: {one_line(endpoint)} is shown a credential: {one_line(source)}"
         case PushStarted(ref, endpoint, _, bytes_to_push):
             return f"{familiar(ref)}: pushing {size(bytes_to_push)} to {one_line(endpoint)}"
         case PushProgress(ref, done, bytes_to_push) if 0 < done < bytes_to_push:

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from micropod_img.cli.completion import words
 from micropod_img.cli.progress import MODES, progress_to_stderr
+from micropod_img.cli.registry_options import (
+    CaFile,
+    Insecure,
+    PasswordStdin,
+    RegistriesConf,
+    StallTimeout,
+    Timeout,
+    TokenStdin,
+    Username,
+    existing_file,
+    given_credential,
+)
 from micropod_img.cli.result import Result
 from micropod_img.cli.settings import Settings
 from micropod_img.cli.values import choice, count, duration
 from micropod_img.progress import Event, Finished
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from micropod_img.progress import ProgressSink
+    from micropod_img.pull.job import PullOptions
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -35,15 +53,17 @@ def pull(
             autocompletion=words("missing", "newer", "always", "never"),
         ),
     ] = "missing",
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Allow plain HTTP, and HTTPS with any certificate.")
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what would be fetched from where, and do nothing of it.")
     ] = False,
-    timeout: Annotated[
-        str | None, typer.Option("--timeout", metavar="TIME", help="For each reference: 90, 90s, 5m, 1h30m.")
-    ] = None,
-    stall_timeout: Annotated[
-        str | None, typer.Option("--stall-timeout", metavar="TIME", help="Without an answer or a new byte.")
-    ] = None,
+    username: Username = None,
+    password_stdin: PasswordStdin = False,
+    token_stdin: TokenStdin = False,
+    insecure: Insecure = False,
+    ca_file: CaFile = None,
+    registries_conf: RegistriesConf = None,
+    timeout: Timeout = None,
+    stall_timeout: StallTimeout = None,
     progress: Annotated[
         str,
         typer.Option(
@@ -71,8 +91,14 @@ def pull(
         insecure,
         duration(timeout, "--timeout"),
         duration(stall_timeout, "--stall-timeout"),
+        auth=given_credential(username=username, password_stdin=password_stdin, token_stdin=token_stdin),
+        ca_file=existing_file(ca_file, "--ca-file"),
+        registries_conf=existing_file(registries_conf, "--registries-conf"),
     )
     number = count(jobs, "--jobs")
+    if plan:
+        with progress_to_stderr("plain" if settings.verbose else "none", settings) as told:
+            return _plans(refs, options, settings, told)
     ends: dict[str, Finished] = {}
     with progress_to_stderr(choice(progress, "--progress", MODES), settings) as told:
 
@@ -89,4 +115,27 @@ def pull(
         text=lambda style: "\n".join(pulled_text(image, ends.get(image.ref), style) for image in report.images),
         quiet=lambda: "\n".join(image.digest for image in report.images),
         errors=[failure.error for failure in report.failures],
+    )
+
+
+def _plans(refs: Sequence[str], options: PullOptions, settings: Settings, told: ProgressSink) -> Result:
+    from micropod_img.errors import MicropodError  # noqa: PLC0415 - not for help and completion
+    from micropod_img.render.document import plans_object  # noqa: PLC0415 - the same
+    from micropod_img.render.registries import plan_text  # noqa: PLC0415 - the same
+
+    service = settings.service()
+    plans = []
+    failures = []
+    for ref in refs:
+        try:
+            plans.append(service.plan_pull(ref, options, progress=told))
+        except MicropodError as error:
+            if len(refs) == 1:
+                raise
+            failures.append((ref, error))
+    return Result(
+        data=lambda: plans_object(plans, failures),
+        text=lambda style: "\n\n".join(plan_text(plan, style) for plan in plans),
+        quiet=lambda: "\n".join(plan.digest for plan in plans),
+        errors=[error for _, error in failures],
     )

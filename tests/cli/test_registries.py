@@ -1,0 +1,406 @@
+"""Commands that speak to registries, against real ones: credentials, private authorities, plans, pushes."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from micropod_img.platforms import host_platform
+from micropod_img.pull import pull as pulling
+from tests.cli.command_line import PROGRAM, environment
+from tests.cli.terminal import on_terminal
+from tests.support import stores
+from tests.support.faults import basic_auth, dripping, on
+from tests.support.images import OCI_MANIFEST, image
+from tests.support.layers import layer, random_layer
+from tests.support.push import push
+from tests.support.registries import Registry, make_certificates, make_credentials, start_distribution
+from tests.support.token_server import TokenServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.cli.command_line import CommandLine, Said
+    from tests.support.scripted import ScriptedRegistry
+
+SECRET = "correct-horse-battery-staple"
+IMAGE = image([layer({"etc/motd": b"welcome\n"}), random_layer(100_000)], platform=str(host_platform()))
+BLOB_BYTES = sum(blob.size for blob in IMAGE.blobs)
+
+
+@pytest.fixture(scope="module")
+def private(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A registry with a password, and a certificate of a private authority; it has an image."""
+    directory = tmp_path_factory.mktemp("private-registry")
+    tls = make_certificates(directory)
+    with start_distribution(directory, htpasswd=make_credentials(directory), tls=tls) as registry:
+        push(registry, "team/app", "v1", IMAGE)
+        yield registry
+
+
+@pytest.fixture
+def ref(private: Registry) -> str:
+    return private.reference("team/app", "v1")
+
+
+@pytest.fixture
+def piped(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Lets standard input be a text."""
+
+    def pipe(text: str) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+
+    return pipe
+
+
+@pytest.fixture
+def auth_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where logins are stored; it need not exist, so it is the file of Docker."""
+    directory = tmp_path / "docker"
+    monkeypatch.setenv("DOCKER_CONFIG", str(directory))
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    return directory / "config.json"
+
+
+def credentials(registry: Registry) -> tuple[str, str]:
+    assert registry.credentials is not None
+    return registry.credentials
+
+
+def log_in(micropod: CommandLine, registry: Registry, piped: Callable[[str], None]) -> Said:
+    user, password = credentials(registry)
+    piped(f"{password}\n")
+    return micropod("login", registry.host, "--username", user, "--password-stdin", f"--ca-file={registry.ca}")
+
+
+@pytest.mark.usefixtures("auth_file")
+def test_without_credentials_a_private_image_is_status_4_with_the_command_to_log_in(
+    micropod: CommandLine, private: Registry, ref: str
+) -> None:
+    said = micropod("pull", ref, f"--ca-file={private.ca}")
+    assert said.status == 4
+    assert f"log in with: micropod-img login {private.host}" in said.err
+
+
+def test_with_credentials_for_the_call_it_is_pulled(
+    micropod: CommandLine, private: Registry, ref: str, piped: Callable[[str], None]
+) -> None:
+    user, password = credentials(private)
+    piped(f"{password}\n")
+    said = micropod("pull", "-v", ref, "-u", user, "--password-stdin", f"--ca-file={private.ca}")
+    assert said.status == 0, said.err
+    assert f"{private.host} is shown a credential: given for this call" in said.err
+    assert password not in said.err + said.out
+
+
+def test_wrong_credentials_are_status_4(
+    micropod: CommandLine, private: Registry, ref: str, piped: Callable[[str], None]
+) -> None:
+    piped(SECRET)
+    said = micropod("--json", "pull", ref, "-u", "tester", "--password-stdin", f"--ca-file={private.ca}")
+    assert said.status == 4
+    error = said.document["error"]
+    assert isinstance(error, dict)
+    assert error["code"] == "unauthorized"
+    assert SECRET not in said.out + said.err
+
+
+@pytest.mark.usefixtures("auth_file")
+def test_a_private_authority_that_is_not_known_is_said_with_the_option_that_names_it(
+    micropod: CommandLine, ref: str, piped: Callable[[str], None]
+) -> None:
+    piped(SECRET)
+    said = micropod("pull", ref, "-u", "tester", "--password-stdin")
+    assert said.status == 5
+    assert "certificate" in said.err
+    assert "--ca-file" in said.err
+
+
+def test_a_login_is_stored_used_shown_and_forgotten(
+    micropod: CommandLine, private: Registry, ref: str, piped: Callable[[str], None], auth_file: Path
+) -> None:
+    said = log_in(micropod, private, piped)
+    assert said.status == 0, said.err
+    assert said.out == f"logged in to {private.host}; stored in {auth_file}\n"
+    assert stat.S_IMODE(auth_file.stat().st_mode) == 0o600
+    said = micropod("pull", "-v", ref, f"--ca-file={private.ca}")
+    assert said.status == 0, said.err
+    assert f"is shown a credential: {auth_file} (auths: {private.host})" in said.err
+    said = micropod("pull", "--policy=always", ref, f"--ca-file={private.ca}")
+    assert "credential" not in said.err
+    assert micropod("logout", private.host).out == f"logged out from {private.host}: removed from {auth_file}\n"
+    assert micropod("logout", private.host).out == f"there was no login to {private.host}\n"
+    assert micropod("pull", "--policy=always", ref, f"--ca-file={private.ca}").status == 4
+
+
+def test_a_login_that_the_registry_refuses_is_not_stored(
+    micropod: CommandLine, private: Registry, piped: Callable[[str], None], auth_file: Path
+) -> None:
+    piped(SECRET)
+    said = micropod("login", private.host, "-u", "tester", "--password-stdin", f"--ca-file={private.ca}")
+    assert said.status == 4
+    assert not auth_file.exists()
+    assert SECRET not in said.out + said.err
+
+
+def test_login_asks_on_a_terminal_without_echo(store_root: Path, private: Registry, auth_file: Path) -> None:
+    user, password = credentials(private)
+    extra = {"DOCKER_CONFIG": str(auth_file.parent)}
+    with on_terminal(f"--root={store_root}", "login", private.host, f"--ca-file={private.ca}", extra=extra) as terminal:
+        terminal.wait_for("User name at")
+        terminal.type(f"{user}\n".encode())
+        terminal.wait_for(f"Password of {user} at {private.host}: ")
+        terminal.type(f"{password}\n".encode())
+        assert terminal.end() == 0, terminal.text
+    assert "logged in to" in terminal.text
+    assert password not in terminal.text
+    assert private.host in json.loads(auth_file.read_text())["auths"]
+
+
+@pytest.mark.parametrize(
+    ("words", "piped_text", "message"),
+    [
+        (["pull", "app", "--password-stdin"], "x", "--username and --password-stdin go together"),
+        (["pull", "app", "--username=me"], "x", "--username and --password-stdin go together"),
+        (["pull", "app", "--token-stdin", "--username=me"], "x", "--token-stdin goes without"),
+        (["pull", "app", "--username=me", "--password-stdin"], "", "standard input is empty"),
+        (["pull", "app", "--ca-file=/no/such/file"], "", "/no/such/file is not a file"),
+        (["login", "example.com", "--password-stdin"], "x", "--password-stdin needs --username"),
+        (["login", "example.com"], "", "there is no terminal to ask for the password"),
+        (["login", "alpine", "--username=me", "--password-stdin"], "x", "is not a registry"),
+        (["push", "app", "--platform=linux/amd64", "--all-platforms"], "", "all platforms and one platform"),
+        (["tags", "alpine:3"], "", "is an image, not a repository"),
+    ],
+)
+def test_options_that_do_not_fit_together_are_status_2(
+    words: list[str], piped_text: str, message: str, micropod: CommandLine, piped: Callable[[str], None]
+) -> None:
+    piped(piped_text)
+    said = micropod(*words)
+    assert said.status == 2
+    assert message in said.err
+
+
+def test_a_plan_says_what_would_be_fetched_from_where_and_nothing_is_done(
+    micropod: CommandLine, private: Registry, ref: str, piped: Callable[[str], None], auth_file: Path
+) -> None:
+    log_in(micropod, private, piped)
+    said = micropod("--json", "pull", "--plan", ref, f"--ca-file={private.ca}")
+    assert said.status == 0, said.err
+    data = said.document["data"]
+    assert isinstance(data, dict)
+    assert isinstance(data["plans"], list)
+    (plan,) = data["plans"]
+    assert isinstance(plan, dict)
+    free = plan.pop("free_bytes")
+    assert isinstance(free, int)
+    assert plan == {
+        "ref": ref,
+        "digest": IMAGE.digest,
+        "platform": str(host_platform()),
+        "fetch": True,
+        "endpoints": [
+            {
+                "host": private.host,
+                "reference": ref,
+                "mirror": False,
+                "insecure": False,
+                "credential_source": f"{auth_file} (auths: {private.host})",
+                "answer": "has it",
+            }
+        ],
+        "layers": [{"digest": one.digest, "size": one.size, "present": False} for one in IMAGE.layers],
+        "download_bytes": BLOB_BYTES,
+        "present_bytes": 0,
+        "needed_bytes": BLOB_BYTES + IMAGE.size,
+    }
+    assert list(micropod.root.iterdir()) == []
+    assert credentials(private)[1] not in said.out + said.err
+
+
+def test_a_plan_counts_what_is_here(micropod: CommandLine, registry: Registry, repository: str) -> None:
+    name = push(registry, repository, "v1", IMAGE)
+    shared = image(IMAGE.layers[:1], platform=str(host_platform()))
+    assert micropod("pull", push(registry, repository, "base", shared)).status == 0
+    before = stores.blobs(micropod.root)
+    said = micropod("pull", "--plan", name)
+    assert said.status == 0
+    assert f"{registry.host}/{repository}:v1, registry, no credential, has it" in said.out
+    assert "1 of 2 layers" in said.out
+    assert stores.blobs(micropod.root) == before
+    assert stores.problems(micropod.root) == []
+    assert micropod("pull", name).status == 0
+    assert "nothing: it is here" in micropod("pull", "--plan", name).out
+
+
+def test_an_image_is_pushed_and_its_tags_are_listed(micropod: CommandLine, registry: Registry, repository: str) -> None:
+    assert micropod("pull", push(registry, repository, "1.9", IMAGE)).status == 0
+    source, destination = registry.reference(repository, "1.9"), registry.reference(repository, "1.10")
+    said = micropod("--json", "push", source, destination)
+    assert said.document["data"] == {
+        "ref": destination,
+        "digest": IMAGE.digest,
+        "media_type": OCI_MANIFEST,
+        "pushed_bytes": 0,
+        "present_bytes": BLOB_BYTES + IMAGE.size,
+    }
+    assert micropod("push", "-q", source, destination).out == f"{IMAGE.digest}\n"
+    assert micropod("tags", f"{registry.host}/{repository}").out == "1.9\n1.10\n"
+    said = micropod("--json", "tags", f"{registry.host}/{repository}")
+    assert said.document["data"] == {"repository": f"{registry.host}/{repository}", "tags": ["1.9", "1.10"]}
+
+
+def test_a_push_needs_credentials(
+    micropod: CommandLine, private: Registry, ref: str, piped: Callable[[str], None], auth_file: Path
+) -> None:
+    log_in(micropod, private, piped)
+    ca = f"--ca-file={private.ca}"
+    assert micropod("pull", ref, ca).status == 0
+    new = private.reference("team/pushed", "v2")
+    assert micropod("push", ref, new, ca).status == 0
+    assert micropod("tags", f"{private.host}/team/pushed", ca).out == "v2\n"
+    auth_file.unlink()
+    said = micropod("push", ref, private.reference("team/pushed", "v3"), ca)
+    assert said.status == 4
+    assert micropod("tags", f"{private.host}/team/pushed", ca).status == 4
+
+
+def test_json_of_login_and_logout(
+    micropod: CommandLine, private: Registry, piped: Callable[[str], None], auth_file: Path
+) -> None:
+    user, password = credentials(private)
+    piped(password)
+    said = micropod("--json", "login", private.host, "-u", user, "--password-stdin", f"--ca-file={private.ca}")
+    stored = {"registry": private.host, "stored_in": str(auth_file), "check": "accepted", "shadowed_by": None}
+    # A registry with Basic authentication proves a credential as well as a token server does.
+    data = said.document["data"]
+    assert isinstance(data, dict)
+    assert {**data, "check": "accepted"} == stored
+    said = micropod("--json", "logout", private.host)
+    assert said.document["data"] == {
+        "registry": private.host,
+        "removed_from": [str(auth_file)],
+        "remaining": None,
+    }
+
+
+@pytest.mark.usefixtures("auth_file")
+def test_credentials_do_not_go_over_plain_http_unless_insecure_is_said(
+    micropod: CommandLine, scripted: ScriptedRegistry, piped: Callable[[str], None]
+) -> None:
+    name = scripted.serve("some/image", "v1", IMAGE)
+    scripted.faults = (basic_auth("user", SECRET),)
+    words = ("pull", name, "-u", "user", "--password-stdin")
+    piped(SECRET)
+    said = micropod(*words)
+    assert said.status == 4
+    assert "plain HTTP" in said.err
+    assert "--insecure" in said.err
+    assert not [request for request in scripted.requests if "authorization" in request.headers]
+    piped(SECRET)
+    assert micropod(*words, "--insecure").status == 0
+
+
+@pytest.mark.usefixtures("auth_file")
+def test_an_identity_token_is_exchanged_for_tokens(
+    micropod: CommandLine, scripted: ScriptedRegistry, piped: Callable[[str], None]
+) -> None:
+    name = scripted.serve("some/image", "v1", IMAGE)
+    server = TokenServer(scripted, refresh_tokens={SECRET}, readable={"some/image"})
+    scripted.faults = (server,)
+    assert micropod("pull", name).status == 4
+    piped(SECRET)
+    assert micropod("login", scripted.host, "--token-stdin", "--insecure").status == 0
+    assert micropod("pull", name, "--insecure").status == 0
+    server.refresh_tokens.clear()
+    assert micropod("pull", name, "--insecure", "--policy=always").status == 4
+
+
+def test_the_secret_is_nowhere_while_an_image_is_pulled(
+    store_root: Path, tmp_path: Path, scripted: ScriptedRegistry
+) -> None:
+    name = scripted.serve("some/image", "v1", IMAGE)
+    scripted.faults = (basic_auth("user", SECRET), on(IMAGE.layers[1].digest, dripping(40_000)))
+    process = subprocess.Popen(
+        [*PROGRAM, f"--root={store_root}", "-v", "pull", name, "-u", "user", "--password-stdin", "--insecure"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment({"TMPDIR": str(tmp_path)}),
+    )
+    found: list[str] = []
+    configurations = 0
+    assert process.stdin is not None
+    process.stdin.write(SECRET.encode())
+    process.stdin.close()
+    process.stdin = None
+    while process.poll() is None:
+        found += _in_processes()
+        configurations += _in_files(store_root, found)
+        time.sleep(0.02)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert found == []
+    assert configurations > 0, "crane's own configuration was never seen, so this test has seen nothing"
+    assert SECRET.encode() not in out + err
+    assert _in_files(store_root, found) == _in_files(tmp_path, found) == 0
+
+
+def _in_processes() -> list[str]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        for what in ("cmdline", "environ"):
+            try:
+                content = (entry / what).read_bytes()
+            except OSError:
+                continue
+            if SECRET.encode() in content or _encoded() in content:
+                found.append(f"{entry.name} {what}: {content!r}")
+    return found
+
+
+def _in_files(directory: Path, found: list[str]) -> int:
+    """Count the files that hold the secret; what others could read of them is noted."""
+    number = 0
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            path = Path(folder, name)
+            try:
+                mode, content = path.stat().st_mode, path.read_bytes()
+            except OSError:
+                continue
+            if SECRET.encode() in content or _encoded() in content:
+                number += 1
+                found += [f"{path} has mode {mode:o}"] if mode & 0o077 else []
+    return number
+
+
+def _encoded() -> bytes:
+    return base64.b64encode(f"user:{SECRET}".encode())
+
+
+@pytest.mark.parametrize("option", ["--json", "-v"])
+def test_the_secret_is_in_no_crash(
+    option: str, micropod: CommandLine, tmp_path: Path, piped: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_arguments: object, **_keywords: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(pulling, "pull", broken)
+    piped(SECRET)
+    said = micropod(option, "pull", "example.com/app:v1", "-u", "user", "--password-stdin")
+    assert said.status == 1
+    logs = [path.read_text() for path in tmp_path.rglob("*.log")]
+    assert len(logs) == 1
+    assert "a bug" in logs[0]
+    assert SECRET not in said.out + said.err + logs[0]
