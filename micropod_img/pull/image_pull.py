@@ -147,14 +147,15 @@ class ImagePull:
         self._retries.run(lambda attempt: self._bring_once(plan, layers, attempt), reached=True)
 
     def _bring_once(self, plan: Plan, layers: tuple[Descriptor, ...], attempt: int) -> None:
-        missing = tuple(layer for layer in layers if not self._store.blobs.has(layer.digest, layer.size))
-        if not missing:
-            self._end_child()
-            return
+        # First the links, which keep what is here from gc and rmi, and then the look at what is not.
         fsutil.make_directory(self._staging.blobs)
         self._store.blobs.link_into(
             self._staging.blobs, (one.digest for one in plan.layers if self._store.blobs.has(one.digest, one.size))
         )
+        missing = tuple(layer for layer in layers if not self._store.blobs.has(layer.digest, layer.size))
+        if not missing:
+            self._end_child()
+            return
         child = self._child or self._fetch.start(plan.root.digest, verbose=attempt > 1)
         self._child = None
         with child:

@@ -199,16 +199,20 @@ class PullJob:
 
     def _found(self, reference: Reference, record: Record) -> tuple[Image, int, int]:
         if record.entry.reference != str(reference):
-            record = self._listed_too(reference, record)
+            record = self._listed_too(reference)
         self._images.touch(record)
         image = self._images.image(record)
         self._sink(events.Finished(str(reference), image.digest, fetched=False, downloaded_bytes=0, reused_bytes=0))
         return image, 0, image.size
 
-    def _listed_too(self, reference: Reference, record: Record) -> Record:
+    def _listed_too(self, reference: Reference) -> Record:
         """List an image that was found by its digest under the reference that asked for it."""
         self._store.prepare()
         with self._store.index_transaction(f"pull {reference.familiar}") as transaction:
+            # Looked up anew: an rmi may have freed its blobs since it was found.
+            record = self._choose(self._images.find(reference))
+            if record is None:
+                raise not_here(str(reference))
             transaction.replace(with_entries(transaction.index, [renamed(record.entry, reference)]))
         return self._choose(self._images.find(reference)) or record
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -104,13 +105,15 @@ def _listed(store: Store, index: LayoutIndex, plan: Plan, listing: Listing) -> L
 
 def _one_by_one(store: Store, whole: list[Entry]) -> Iterator[Entry]:
     images = ImageStore(store)
-    for record in images.records(whole):
-        yield new_entry(
-            reference=Reference.parse(record.entry.reference),
-            digest=record.digest,
-            media_type=record.media_type,
-            size=record.size,
-            platform=images.platform_of(record),
-            index_digest=record.entry.index_digest,
-            pulled_at=record.entry.pulled_at,
-        )
+    # Of an old index that is damaged nothing could be used; it must not keep the new image from being listed.
+    with contextlib.suppress(IntegrityError):
+        for record in images.records(whole):
+            yield new_entry(
+                reference=Reference.parse(record.entry.reference),
+                digest=record.digest,
+                media_type=record.media_type,
+                size=record.size,
+                platform=images.platform_of(record),
+                index_digest=record.entry.index_digest,
+                pulled_at=record.entry.pulled_at,
+            )
