@@ -100,7 +100,8 @@ class ImagePull:
             self._announce(plan, missing)
             self._bring(plan, missing)
             configs = self._configs(plan)
-            publish(self._store, self._staging, plan, Listing(self._wanted.reference, top, platform, configs))
+            path = () if choice is None else choice.path
+            publish(self._store, self._staging, plan, Listing(self._wanted.reference, top, platform, configs, path))
         downloaded = sum(blob.size for blob in missing)
         return Pulled(digest, downloaded, sum(blob.size for blob in plan.blobs) - downloaded)
 

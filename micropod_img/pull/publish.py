@@ -37,12 +37,14 @@ class Listing:
         top: The document that the name stands for at the registry.
         platform: What it runs on; None for a whole index.
         configs: The bytes of its configurations, checked.
+        path: The indexes between the top and the image: what else there is for other platforms decides later, too.
     """
 
     reference: Reference
     top: Document
     platform: Platform | None
     configs: Mapping[Digest, bytes]
+    path: tuple[Document, ...] = ()
 
 
 def publish(store: Store, staging: Staging, plan: Plan, listing: Listing) -> None:
@@ -57,7 +59,7 @@ def publish(store: Store, staging: Staging, plan: Plan, listing: Listing) -> Non
     Raises:
         IntegrityError: A layer that was here when the fetch began is gone, by another program's doing.
     """
-    small = {document.digest: document.content for document in (*plan.documents, listing.top)} | dict(listing.configs)
+    small = {one.digest: one.content for one in (*plan.documents, listing.top, *listing.path)} | dict(listing.configs)
     documents = staging.path / "documents"
     fsutil.make_directory(documents)
     with fsutil.disk_errors(documents):

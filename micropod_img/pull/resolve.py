@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from micropod_img.platforms import Platform, is_unknown, normalize, select
 from micropod_img.pull.plan import config_too_large
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from micropod_img.cancellation import Cancellation
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _DEEPEST_INDEX = 4
 _MOST_DOCUMENTS = 1000
 _SIDE_BY_SIDE = 4
+_WAKE_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +54,11 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The image of an index that fits a platform, and the indexes that lead to it."""
+    """The image of an index that fits a platform, and the indexes that lead to it, but for the index itself."""
 
     descriptor: Descriptor
     platform: Platform
+    path: tuple[Document, ...] = ()
 
 
 class Resolver:
@@ -78,6 +80,7 @@ class Resolver:
         self._reference = reference
         self._request = request
         self._cancellation = cancellation
+        self._read_to_choose = 0
 
     def top(self, content: bytes) -> Document:
         """Read what the registry answered for the reference: a manifest, or an index.
@@ -124,7 +127,7 @@ class Resolver:
         Raises:
             UnsupportedError: The index has none for it; the message lists those that it has.
         """
-        offers = [offer for offer in self._offers(index, depth=1) if not is_unknown(offer.platform)]
+        offers = [offer for offer in self._offers(index, ()) if not is_unknown(offer.platform)]
         best = select(wanted, [offer.platform for offer in offers], strict=strict)
         if best is None:
             raise no_such_platform(self._request, wanted, [offer.platform for offer in offers])
@@ -179,7 +182,7 @@ class Resolver:
         """
         found = {index.digest: index}
         level = [index]
-        for _ in range(_DEEPEST_INDEX):
+        for _ in range(_DEEPEST_INDEX + 1):
             wanted = {
                 descriptor.digest: descriptor
                 for document in level
@@ -191,24 +194,44 @@ class Resolver:
                 return list(found.values())
             if len(found) + len(wanted) > _MOST_DOCUMENTS:
                 break
-            with ThreadPoolExecutor(_SIDE_BY_SIDE) as executor:
-                level = list(executor.map(self.child, wanted.values()))
+            level = self._children(wanted.values())
             found.update((document.digest, document) for document in level)
         raise self._too_deep()
 
-    def _offers(self, index: Document, *, depth: int) -> Iterator[Choice]:
-        if depth > _DEEPEST_INDEX:
+    def _children(self, descriptors: Iterable[Descriptor]) -> list[Document]:
+        """Return several documents, read side by side."""
+        executor = ThreadPoolExecutor(_SIDE_BY_SIDE)
+        try:
+            reads = [executor.submit(self.child, descriptor) for descriptor in descriptors]
+            # With a timeout: the kernel may give a signal to any thread, and Python sees it when this one wakes.
+            while (reading := wait(reads, _WAKE_SECONDS, FIRST_EXCEPTION)).not_done:
+                if any(read.exception() for read in reading.done):
+                    break
+            return [read.result() for read in reads if read.done()]
+        finally:
+            # Those under way are not waited for: they end by themselves, or when all of it is called off.
+            executor.shutdown(wait=False, cancel_futures=True)
+
+    def _offers(self, index: Document, path: tuple[Document, ...]) -> Iterator[Choice]:
+        if len(path) >= _DEEPEST_INDEX:
             raise self._too_deep()
         for descriptor in index.parsed.manifests if isinstance(index.parsed, Index) else ():
             if descriptor.media_type in media_types.INDEXES:
-                yield from self._offers(self.child(descriptor), depth=depth + 1)
+                inner = self._read_child(descriptor)
+                yield from self._offers(inner, (*path, inner))
             elif _is_document(descriptor):
-                yield Choice(descriptor, self._platform_of(descriptor))
+                yield Choice(descriptor, self._platform_of(descriptor), path)
+
+    def _read_child(self, descriptor: Descriptor) -> Document:
+        self._read_to_choose += 1
+        if self._read_to_choose > _MOST_DOCUMENTS:
+            raise self._too_deep()
+        return self.child(descriptor)
 
     def _platform_of(self, descriptor: Descriptor) -> Platform:
         if descriptor.platform is not None:
             return descriptor.platform.value()
-        manifest = self.child(descriptor).parsed
+        manifest = self._read_child(descriptor).parsed
         if not isinstance(manifest, Manifest) or not manifest.is_image:
             return Platform(os="unknown", architecture="unknown")
         return self.image_config(manifest, self.config(manifest.config)).platform
@@ -231,9 +254,11 @@ class Resolver:
     def _check_type(self, document: Document, descriptor: Descriptor) -> None:
         said = descriptor.media_type
         own = document.parsed.media_type
-        if said in media_types.INDEXES | media_types.MANIFESTS and own and own != said:
+        # What says nothing itself is told by its members.
+        as_said = own == said if own else (said in media_types.INDEXES) == isinstance(document.parsed, Index)
+        if said in media_types.INDEXES | media_types.MANIFESTS and not as_said:
             raise UnsafeError(
-                f"{self._request.ref}: {descriptor.digest} is called {said} and calls itself {own}",
+                f"{self._request.ref}: {descriptor.digest} is called {said} and is {document.media_type}",
                 code="ambiguous-manifest",
                 hint="do not use this image; see CVE-2021-41190",
                 stage="resolve",

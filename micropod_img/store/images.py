@@ -250,7 +250,11 @@ class ImageStore:
             listed = list(self._listed(top))
         except IntegrityError:  # the index was not kept, so nobody knows what else it had
             return False
-        best = select(wanted, [descriptor.platform or Platform("", "") for descriptor in listed])
+        platforms = [
+            platform if one.digest == record.digest else one.platform or Platform("unknown", "unknown")
+            for one in listed
+        ]
+        best = select(wanted, platforms)
         return best is not None and listed[best].digest == record.digest
 
     def _listed(self, digest: Digest) -> Iterator[StoredDescriptor]:
@@ -273,10 +277,20 @@ class ImageStore:
         needed: dict[Digest, int] = {}
         top = entry.index_digest
         if top is not None and top != entry.digest:
-            with contextlib.suppress(FileNotFoundError):
-                needed[top] = self._store.layout.blob(top).stat().st_size
+            with contextlib.suppress(IntegrityError):
+                needed.update(self._indexes(top))
         self._collect(entry.digest, entry.size, needed, sparse=not entry.pulled_at)
         return needed
+
+    def _indexes(self, digest: Digest) -> Iterator[tuple[Digest, int]]:
+        """Yield an index and those in it, as far as they are here: they tell what an image was chosen from."""
+        content = self._blobs.read(digest)
+        yield digest, len(content)
+        document = read_document(content, f"index {digest}")
+        for child in document.manifests if isinstance(document, StoredIndex) else ():
+            if child.media_type in media_types.INDEXES:
+                with contextlib.suppress(IntegrityError):
+                    yield from self._indexes(child.digest)
 
     def _collect(self, digest: Digest, size: int, needed: dict[Digest, int], *, sparse: bool) -> None:
         if digest in needed:
