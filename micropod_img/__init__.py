@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from micropod_img.errors import MicropodError
-    from micropod_img.models import DeleteResult, Image, PullReport
+    from micropod_img.models import DeleteResult, Image, Pod, PullReport
     from micropod_img.pull.job import PullOptions
     from micropod_img.reference import Reference
     from micropod_img.service import ImageService
 
-__all__ = ["DeleteResult", "Image", "ImageService", "MicropodError", "PullOptions", "PullReport", "Reference"]
+__all__ = ["DeleteResult", "Image", "ImageService", "MicropodError", "Pod", "PullOptions", "PullReport", "Reference"]
 
 _HOMES = {
     "DeleteResult": "models",
     "Image": "models",
     "ImageService": "service",
     "MicropodError": "errors",
+    "Pod": "models",
     "PullOptions": "pull.job",
     "PullReport": "models",
     "Reference": "reference",

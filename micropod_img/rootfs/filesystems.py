@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from micropod_img import fsutil, progress
@@ -23,6 +24,23 @@ if TYPE_CHECKING:
     from micropod_img.models import DriverChoice, Image, Pod
     from micropod_img.rootfs.drivers.driver import Driver
     from micropod_img.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class PodWish:
+    """What a caller wants of a pod.
+
+    Attributes:
+        pod_id: Its id; made up if None.
+        read_only: Whether nobody may write to it.
+        bundle: Whether it gets a ``config.json``.
+        args: Instead of the image's command; only with a bundle.
+    """
+
+    pod_id: str | None = None
+    read_only: bool = False
+    bundle: bool = False
+    args: Sequence[str] | None = None
 
 
 class RootFilesystems:
@@ -72,28 +90,38 @@ class RootFilesystems:
         self._store.prepare()
         return unpack_image(self._store, image, destination, umoci=self._umoci(), call=call)
 
-    def create_pod(
-        self, image: Image, *, pod_id: str | None, read_only: bool, args: Sequence[str] | None, bundle: bool, call: Call
-    ) -> Pod:
+    def check_destination(self, destination: Path) -> None:
+        """Raise what `unpack` would raise of its destination, before anything is pulled."""
+        from micropod_img.rootfs.unpack import checked_destination  # noqa: PLC0415 - pods do without it
+
+        checked_destination(destination, self._store)
+
+    def check_wish(self, wish: PodWish) -> None:
+        """Raise what `create_pod` would raise of a wish, before anything is pulled.
+
+        Raises:
+            UsageError: The id is not one; or there are arguments and no bundle for them.
+            ConflictError: There is a pod with this id.
+        """
+        if wish.args is not None and not wish.bundle:
+            raise UsageError("arguments were given, and no bundle asked for", hint="add --bundle")
+        if wish.pod_id is not None:
+            self.pods.refuse_taken(checked_id(wish.pod_id))
+
+    def create_pod(self, image: Image, wish: PodWish, call: Call) -> Pod:
         """Make a pod and mount it; see `Pods.create`.
 
         Args:
             image: The image.
-            pod_id: Its id; made up if None.
-            read_only: Whether nobody may write to it.
-            args: Instead of the image's command; only with a bundle.
-            bundle: Whether it gets a ``config.json``.
+            wish: What the pod shall be.
             call: For whom.
         """
-        if args is not None and not bundle:
-            raise UsageError("arguments were given, and no bundle asked for", hint="add --bundle")
-        if pod_id is not None:
-            checked_id(pod_id)
+        self.check_wish(wish)
         self._enter(call)
         self._store.layout.prepare()
         driver, _ = self._driver(call)
-        finish = (lambda pod: self._write_bundle(pod, image, args)) if bundle else None
-        request = PodRequest(pod_id, read_only=read_only, finish=finish)
+        finish = (lambda pod: self._write_bundle(pod, image, wish.args)) if wish.bundle else None
+        request = PodRequest(wish.pod_id, read_only=wish.read_only, finish=finish)
         return self.pods.create(image, request, self._snapshots(driver), driver, call)
 
     def mount_pod(self, pod_id: str) -> Pod:

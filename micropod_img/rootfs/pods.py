@@ -76,8 +76,7 @@ class Pods:
             MicropodError: As `Snapshots.ensure`; or it cannot be mounted.
         """
         pod_id = checked_id(request.pod_id or os.urandom(_ID_BYTES).hex())
-        if os.path.lexists(self._store.layout.pod(pod_id)):
-            raise _exists(pod_id)
+        self.refuse_taken(pod_id)
         with self._store.stage("pod") as staging:
             chain = snapshots.ensure(image, staging, call)
             record = PodRecord(
@@ -103,6 +102,11 @@ class Pods:
                 with _locked(staged.directory):
                     self._give_name(staged, record)
                     return self._finish(record, request, snapshots, driver)
+
+    def refuse_taken(self, pod_id: str) -> None:
+        """Raise `ConflictError` if there is a pod with an id."""
+        if os.path.lexists(self._store.layout.pod(pod_id)):
+            raise _exists(pod_id)
 
     def get(self, pod_id: str) -> Pod:
         """Return a pod.

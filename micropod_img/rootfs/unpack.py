@@ -46,7 +46,7 @@ def unpack_image(store: Store, image: Image, destination: Path, *, umoci: Path, 
         UsageError: It is inside of the store.
         MicropodError: As `micropod_img.rootfs.snapshots.Snapshots.ensure`.
     """
-    target = _checked(destination, store)
+    target = checked_destination(destination, store)
     with store.stage("unpack") as staging, _beside(target) as place:
         layers = _passed_layers(store, image, staging, call)
         root = UnpackRoot(place, umoci=umoci)
@@ -59,7 +59,14 @@ def unpack_image(store: Store, image: Image, destination: Path, *, umoci: Path, 
     return target
 
 
-def _checked(destination: Path, store: Store) -> Path:
+def checked_destination(destination: Path, store: Store) -> Path:
+    """Return a destination, absolute and without links.
+
+    Raises:
+        ConflictError: There is something, or a filesystem is mounted there.
+        NotFoundError: It has no parent directory.
+        UsageError: It is inside of the store.
+    """
     target = destination.resolve()
     if target.is_relative_to(store.layout.root.resolve()):
         raise UsageError(f"{destination} is inside of the store", hint="choose a directory elsewhere")

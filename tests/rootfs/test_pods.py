@@ -87,6 +87,15 @@ def test_an_id_names_one_pod(service: LocalService, ref: str) -> None:
     assert (first.rootfs / "mine").exists()
 
 
+def test_what_cannot_become_a_pod_is_refused_before_anything_is_pulled(service: LocalService, ref: str) -> None:
+    service.create_pod(ref, pod_id="taken", policy="never")
+    nowhere = "127.0.0.1:1/nothing/there"
+    with pytest.raises(ConflictError):
+        service.create_pod(nowhere, policy="always", pod_id="taken")
+    with pytest.raises(UsageError):
+        service.create_pod(nowhere, policy="always", args=["/a"])
+
+
 def test_an_unknown_pod_is_not_found(service: LocalService) -> None:
     for use in (service.get_pod, service.remove_pod, service.mount_pod, service.unmount_pod):
         with pytest.raises(NotFoundError):

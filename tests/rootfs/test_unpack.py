@@ -66,6 +66,11 @@ def test_what_is_there_already_is_left_as_it_is(kind: str, service: LocalService
     }
 
 
+def test_a_destination_is_looked_at_before_anything_is_pulled(service: LocalService, tmp_path: Path) -> None:
+    with pytest.raises(ConflictError):
+        service.unpack("127.0.0.1:1/nothing/there", tmp_path, policy="always")
+
+
 def test_a_destination_without_a_parent_is_not_found(service: LocalService, ref: str, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
         service.unpack(ref, tmp_path / "no/dest", policy="never")

@@ -29,7 +29,7 @@ def mount(
     stall_timeout: StallTimeout = None,
     progress: Progress = "auto",
 ) -> Result:
-    """Mount an image's files read-only in a directory; setuid files and devices are without effect."""
+    """Mount an image read-only in a directory."""
     from micropod_img.render.pods import rootfs_object  # noqa: PLC0415 - not for help and completion
 
     settings = ctx.ensure_object(Settings)

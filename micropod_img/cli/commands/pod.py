@@ -26,7 +26,7 @@ PodId = Annotated[str, typer.Argument(metavar="ID", help="A pod's id.")]
 
 @app.callback()
 def pod(ctx: typer.Context) -> None:
-    """Make and remove pods: root filesystems of their own, made of images."""
+    """Make, list and remove pods."""
     ctx.ensure_object(Settings).command = f"pod {ctx.invoked_subcommand}"
 
 
