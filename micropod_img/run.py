@@ -52,7 +52,7 @@ class Completed:
 
 
 class _Drain:
-    """Reads one pipe of a child to its end in a thread, keeping at most ``limit`` bytes."""
+    """Reads one pipe of a child to its end in a thread, keeping its last ``limit`` bytes: last words say most."""
 
     def __init__(self, stream: IO[bytes], limit: int, *, refuse_more: bool) -> None:
         self.content = bytearray()
@@ -67,11 +67,14 @@ class _Drain:
         # The thread closes what it reads: a descendant that escaped may hold the other end longer than we care for it.
         with self._stream:
             while chunk := self._stream.read(_CHUNK):
-                room = self._limit - len(self.content)
-                self.content += chunk[: max(room, 0)]
-                if len(chunk) > room and self._refuse_more:
-                    self.overflowed.set()
-                    return
+                self.content += chunk
+                if len(self.content) > self._limit:
+                    if self._refuse_more:
+                        self.content = self.content[: self._limit]
+                        self.overflowed.set()
+                        return
+                    # A new one, as others may be reading the old.
+                    self.content = self.content[-self._limit :]
 
     def join(self, timeout: float) -> bool:
         """Wait for the end of the pipe; return whether it was reached."""

@@ -330,3 +330,11 @@ def test_a_process_is_not_replaced_by_a_program_that_is_missing(tmp_path: Path) 
     with pytest.raises(ProgramNotFoundError):
         replace_process([str(tmp_path / "missing")], env={})
     assert signal.getsignal(signal.SIGPIPE) == before
+
+
+def test_of_much_that_is_said_the_last_words_are_kept() -> None:
+    talk = "head -c 1000000 /dev/zero | tr '\\0' x >&2; echo last words >&2; exit 3"
+    completed = run(["/bin/sh", "-c", talk], env={"PATH": "/usr/bin:/bin"}, timeout=20)
+    assert completed.status == 3
+    assert completed.stderr.endswith("last words\n")
+    assert len(completed.stderr) < 1_000_000
