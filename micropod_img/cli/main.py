@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from micropod_img.cli import output
 from micropod_img.cli.settings import Settings
-from micropod_img.cli.signals import Interrupted, interruptible
+from micropod_img.cli.signals import Interrupted, Received, interruptible
 from micropod_img.errors import InterruptedBySignalError, MicropodError
 
 if TYPE_CHECKING:
@@ -28,19 +28,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status.
     """
     settings = Settings()
-    with interruptible():
-        try:
-            return _run(sys.argv[1:] if arguments is None else arguments, settings)
-        except Interrupted as signal:
-            error: MicropodError = InterruptedBySignalError(signal.signal_number)
-        except MicropodError as problem:
-            error = problem
-        except Exception as problem:  # noqa: BLE001 - no traceback is for a user's terminal
-            from micropod_img.cli.crash import internal_error  # noqa: PLC0415 - there are no bugs on most days
+    try:
+        with interruptible() as received:
+            return _status(sys.argv[1:] if arguments is None else arguments, settings, received)
+    except Interrupted as signal:  # when all was done, or while it was said what failed
+        return InterruptedBySignalError(signal.signal_number).exit_status
 
-            error = internal_error(problem, settings)
-        output.say_failure(error, settings)
-        return error.exit_status
+
+def _status(arguments: Sequence[str], settings: Settings, received: Received) -> int:
+    try:
+        return _run(arguments, settings)
+    except (Interrupted, Exception) as problem:  # noqa: BLE001 - no traceback is for a user's terminal
+        error = _told(problem, settings, received)
+    output.say_failure(error, settings)
+    return error.exit_status
+
+
+def _told(problem: BaseException, settings: Settings, received: Received) -> MicropodError:
+    if received.number is not None:
+        return InterruptedBySignalError(received.number)
+    if isinstance(problem, MicropodError):
+        return problem
+    from micropod_img.cli.crash import internal_error  # noqa: PLC0415 - there are no bugs on most days
+
+    return internal_error(problem, settings)
 
 
 def _run(arguments: Sequence[str], settings: Settings) -> int:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
+import sys
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,6 +14,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_CLEAN_UP_SECONDS = 3.0
+_SOON_SECONDS = 0.01
 
 
 class Interrupted(KeyboardInterrupt):
@@ -27,27 +32,65 @@ class Interrupted(KeyboardInterrupt):
         self.signal_number = signal_number
 
 
+class Received:
+    """The signal that came first, if one did."""
+
+    number: int | None = None
+
+
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[Received]:
     """Raise `Interrupted` inside the block when a signal comes.
 
-    Only the first one raises: those that follow must not break into the clean-up. A signal that the parent wants
-    ignored (``nohup``, a shell's background job) stays ignored.
+    Those that follow at once do not, as they would break into the clean-up; who is still waiting after that may insist.
+    A signal that the parent wants ignored (``nohup``, a shell's background job) stays ignored.
+
+    Yields:
+        What came: Python may make another exception of one that is raised in the middle of an import.
     """
-    caught = False
+    received = Received()
+    deaf_until = 0.0
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
-        nonlocal caught
-        if not caught:
-            caught = True
+        nonlocal deaf_until
+        now = time.monotonic()
+        if now >= deaf_until:
+            deaf_until = now + _CLEAN_UP_SECONDS
+            received.number = received.number or number
             raise Interrupted(number)
 
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:
-            signal.signal(number, interrupt)
+    with _not_dropped(received):
+        before = {number: signal.getsignal(number) for number in _SIGNALS}
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, interrupt)
+        try:
+            yield received
+        finally:
+            deaf_until = math.inf
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _not_dropped(received: Received) -> Iterator[None]:
+    """Raise `Interrupted` once more where Python drops it: in destructors and callbacks of weak references."""
+
+    def once_more(_number: int, _frame: FrameType | None) -> None:
+        if received.number is not None:
+            raise Interrupted(received.number)
+
+    def dropped(what: sys.UnraisableHookArgs) -> None:
+        if isinstance(what.exc_value, Interrupted):
+            signal.setitimer(signal.ITIMER_REAL, _SOON_SECONDS)
+        else:
+            hook(what)
+
+    hook, handler = sys.unraisablehook, signal.signal(signal.SIGALRM, once_more)
+    sys.unraisablehook = dropped
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook = hook
+        signal.signal(signal.SIGALRM, handler)

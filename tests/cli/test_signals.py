@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from micropod_img.cli.main import main
 from micropod_img.cli.signals import Interrupted, interruptible
 from tests.cli.command_line import PROGRAM, environment
 from tests.support.faults import BLOBS, on, stalled
@@ -140,3 +141,51 @@ def test_a_signal_is_an_exception_inside_the_block_and_as_before_behind_it(numbe
         signal.raise_signal(number)
     assert caught.value.signal_number == number
     assert signal.getsignal(number) is before
+
+
+def test_signals_that_follow_at_once_are_not_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    with interruptible():
+        with pytest.raises(Interrupted):
+            signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+        monkeypatch.setattr(time, "monotonic", lambda: 1e9)
+        with pytest.raises(Interrupted):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_an_interrupt_at_the_very_end_is_a_status_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("micropod_img.cli.main._status", lambda *_: signal.raise_signal(signal.SIGTERM))
+    assert main(["version"]) == 143
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_interrupt_that_became_another_exception_is_one_still(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def importing(*_: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except Interrupted as error:
+            raise RuntimeError("Error calling __set_name__") from error
+
+    monkeypatch.setattr("micropod_img.cli.main._run", importing)
+    assert main(["version"]) == 143
+    assert capsys.readouterr().err == "micropod-img: interrupted; nothing half-done was left behind\n"
+
+
+def test_an_interrupt_that_python_drops_comes_again(capsys: pytest.CaptureFixture[str]) -> None:
+    class Dropping:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    def work() -> None:
+        dropping = Dropping()
+        del dropping  # what its destructor raises goes nowhere
+        time.sleep(PROMPTLY)
+
+    with interruptible() as received, pytest.raises(Interrupted) as caught:
+        work()
+    assert caught.value.signal_number == received.number == signal.SIGTERM
+    assert capsys.readouterr().err == ""
