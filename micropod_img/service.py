@@ -19,6 +19,7 @@ from micropod_img.errors import (
     MicropodError,
     NotFoundError,
     UnsupportedError,
+    UsageError,
 )
 from micropod_img.models import DeleteResult, Image, PullFailure, PullReport, ToolVersion
 from micropod_img.platforms import Platform, host_platform
@@ -105,8 +106,12 @@ class ImageService(RootFilesystemService):
             MicropodError: Every kind that CONTRACT.md, "Exit status", lists.
         """
         options = PullOptions(platform, all_platforms, policy, insecure, timeout, stall_timeout, auth)
-        job = self._job(options, progress or events.silent, Cancellation())
-        image, _, _ = job.pull(ref)
+        cancellation = Cancellation()
+        job = self._job(options, progress or events.silent, cancellation)
+        try:
+            image, _, _ = job.pull(ref)
+        finally:
+            cancellation.cancel()  # an interrupt reaches this thread, and not those that read documents for it
         return image
 
     def pull_images(
@@ -127,25 +132,19 @@ class ImageService(RootFilesystemService):
 
         Returns:
             What worked and what did not.
+
+        Raises:
+            UsageError: Less than one at a time was asked for, or the options make no sense.
         """
+        side_by_side = self.config.jobs if jobs is None else jobs
+        if side_by_side < 1:
+            raise UsageError(f"{side_by_side} at a time is not possible", hint="jobs must be a whole number above 0")
         cancellation = Cancellation()
         job = self._job(options or PullOptions(), events.serialized(progress or events.silent), cancellation)
-        if len(refs) == 1:
-            results = [job.outcome(refs[0])]
-        else:
-            from concurrent.futures import ThreadPoolExecutor, wait  # noqa: PLC0415 - one reference needs no threads
-
-            executor = ThreadPoolExecutor(max_workers=min(jobs or self.config.jobs, len(refs)))
-            try:
-                pulls = [executor.submit(job.outcome, ref) for ref in refs]
-                # With a timeout: the kernel may give a signal to any thread, and Python sees it when this one wakes.
-                while wait(pulls, _WAKE_SECONDS).not_done:
-                    pass
-                results = [one.result() for one in pulls]
-            finally:
-                # An interrupt reaches this thread; the others end their children when they see it.
-                cancellation.cancel()
-                executor.shutdown(cancel_futures=True)
+        try:
+            results = _outcomes(job, refs, side_by_side, cancellation)
+        finally:
+            cancellation.cancel()  # as above
         return PullReport(
             images=tuple(result[0] for result in results if not isinstance(result, PullFailure)),
             failures=tuple(result for result in results if isinstance(result, PullFailure)),
@@ -312,6 +311,27 @@ class ImageService(RootFilesystemService):
 
 def _joined(first: DeleteResult, second: DeleteResult) -> DeleteResult:
     return DeleteResult((*first.removed, *second.removed), first.freed_bytes + second.freed_bytes)
+
+
+def _outcomes(
+    job: PullJob, refs: Sequence[str | Reference], side_by_side: int, cancellation: Cancellation
+) -> list[tuple[Image, int, int] | PullFailure]:
+    """Return what each reference became, in their order."""
+    if len(refs) <= 1:
+        return [job.outcome(ref) for ref in refs]
+    from concurrent.futures import ThreadPoolExecutor, wait  # noqa: PLC0415 - one reference needs no threads
+
+    executor = ThreadPoolExecutor(max_workers=min(side_by_side, len(refs)))
+    try:
+        pulls = [executor.submit(job.outcome, ref) for ref in refs]
+        # With a timeout: the kernel may give a signal to any thread, and Python sees it when this one wakes.
+        while wait(pulls, _WAKE_SECONDS).not_done:
+            pass
+        return [one.result() for one in pulls]
+    finally:
+        # An interrupt reaches this thread; the others end their children when they see it.
+        cancellation.cancel()
+        executor.shutdown(cancel_futures=True)
 
 
 def _parsed(ref: str | Reference) -> Reference:

@@ -202,7 +202,9 @@ class PullJob:
             record = self._listed_too(reference)
         self._images.touch(record)
         image = self._images.image(record)
-        self._sink(events.Finished(str(reference), image.digest, fetched=False, downloaded_bytes=0, reused_bytes=0))
+        self._sink(
+            events.Finished(str(reference), image.digest, fetched=False, downloaded_bytes=0, reused_bytes=image.size)
+        )
         return image, 0, image.size
 
     def _listed_too(self, reference: Reference) -> Record:
