@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from micropod_img import fsutil, progress
+from micropod_img.digest import hex_of
 from micropod_img.oci import Index
 from micropod_img.platforms import normalize, select
 from micropod_img.pull.fetch import Fetch, is_foreign
@@ -124,10 +125,23 @@ class ImagePull:
 
         Locks are taken in the order of digests, so that two pulls never wait for each other.
         """
-        missing = plan.missing(self._store.blobs)
+        missing = self._lease(plan)
         for blob in sorted(missing, key=lambda blob: blob.digest) if len(missing) <= _MOST_LOCKS else ():
             held.enter_context(self._lock(blob.digest))
-        return plan.missing(self._store.blobs)
+        return self._lease(plan)
+
+    def _lease(self, plan: Plan) -> tuple[Descriptor, ...]:
+        """Link what is here into the staging place, which keeps it from gc and rmi; then return what is not here."""
+        blobs, directory = self._store.blobs, self._staging.blobs
+        with fsutil.disk_errors(directory):
+            fsutil.make_directory(directory)
+            here = [one for one in plan.layers if blobs.has(one.digest, one.size)]
+            for one in here:
+                link = directory / hex_of(one.digest)
+                if link.exists() and link.stat().st_size != one.size:
+                    link.unlink()  # of a damaged one, that somebody has replaced since
+        blobs.link_into(directory, (one.digest for one in here))
+        return plan.missing(blobs)
 
     def _wait(self, holder: str) -> None:
         self._end_child()  # it may be fetching what somebody else is fetching too
@@ -148,12 +162,8 @@ class ImagePull:
         self._retries.run(lambda attempt: self._bring_once(plan, layers, attempt), reached=True)
 
     def _bring_once(self, plan: Plan, layers: tuple[Descriptor, ...], attempt: int) -> None:
-        # First the links, which keep what is here from gc and rmi, and then the look at what is not.
-        fsutil.make_directory(self._staging.blobs)
-        self._store.blobs.link_into(
-            self._staging.blobs, (one.digest for one in plan.layers if self._store.blobs.has(one.digest, one.size))
-        )
-        missing = tuple(layer for layer in layers if not self._store.blobs.has(layer.digest, layer.size))
+        absent = self._lease(plan)
+        missing = tuple(layer for layer in layers if layer in absent)
         if not missing:
             self._end_child()
             return
@@ -196,19 +206,20 @@ def plan_fetch(
         request: The reference in words, for errors.
 
     Returns:
-        The plan; and the platform, None for a whole index.
+        The plan; and the platform, None for a whole index, and for an image that says nothing of it.
 
     Raises:
         UnsupportedError: It is an artifact, or not for the platform, or has something that cannot become files.
     """
-    if wanted.platform is None:
-        is_index = isinstance(top.parsed, Index)
-        return (plan_index(top, resolver.descendants(top), request) if is_index else plan_image(top, request)), None
+    if isinstance(top.parsed, Index) and wanted.platform is None:
+        return plan_index(top, resolver.descendants(top), request), None
     if choice is not None:
         return plan_image(resolver.child(choice.descriptor), request), choice.platform
     plan = plan_image(top, request)
     (manifest,) = plan.images
     own = resolver.image_config(manifest, resolver.config(manifest.config)).platform
+    if wanted.platform is None:
+        return plan, own if own.architecture else None
     if not own.architecture:
         return plan, normalize(wanted.platform)  # an image of data, for instance, which says nothing
     if select(wanted.platform, [own], strict=wanted.strict) is None:

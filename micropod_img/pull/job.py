@@ -14,6 +14,7 @@ from micropod_img import progress as events
 from micropod_img.errors import AuthError, IntegrityError, MicropodError, NotFoundError, UnavailableError, UsageError
 from micropod_img.models import Image, PullFailure
 from micropod_img.reference import Reference
+from micropod_img.store.blobs import missing_blob
 from micropod_img.store.images import ImageStore, Record, not_here
 from micropod_img.store.index import renamed, with_entries
 
@@ -156,7 +157,9 @@ class PullJob:
     def _pull(self, reference: Reference) -> tuple[Image, int, int]:
         here = None if self._options.policy == "always" else self._here(reference)
         if here is not None and (self._options.policy != "newer" or self._is_current(reference, here)):
-            return self._found(reference, here)
+            found = self._found(reference, here)
+            if found is not None:
+                return found
         if self._options.policy == "never":
             raise self._not_here(reference)
         return self._fetched(reference)
@@ -172,14 +175,14 @@ class PullJob:
         """Return the image if it is here, whole, and for the wanted platform."""
         records = self._images.find(reference)
         if self._options.all_platforms:
-            records = [record for record in records if record.entry.is_index]
-        record = self._choose(records)
-        if record is None:
-            return None
+            records = [record for record in records if _is_all_there_is(record)]
         try:
-            self._images.image(record)
-            if self._options.all_platforms and not self._is_whole(record):
+            record = self._choose(records) or self._damaged(records)
+            if record is None:
                 return None
+            self._images.image(record)
+            if self._options.all_platforms:
+                self._require_whole(record)
         except IntegrityError as error:
             if self._options.policy == "never":
                 raise
@@ -193,13 +196,21 @@ class PullJob:
             return records[0]
         return chosen
 
-    def _is_whole(self, record: Record) -> bool:
-        closure = self._images.closure(record.entry)
-        return all(self._store.blobs.has(digest, size) for digest, size in closure.items())
+    def _damaged(self, records: Sequence[Record]) -> Record | None:
+        """Return a record of a whole index that cannot be read: reading it says why."""
+        return next(
+            (record for record in records if record.digest == record.entry.digest and record.entry.is_index), None
+        )
 
-    def _found(self, reference: Reference, record: Record) -> tuple[Image, int, int]:
-        if record.entry.reference != str(reference):
-            record = self._listed_too(reference)
+    def _require_whole(self, record: Record) -> None:
+        for digest, size in self._images.closure(record.entry).items():
+            if not self._store.blobs.has(digest, size):
+                raise missing_blob(digest)
+
+    def _found(self, reference: Reference, here: Record) -> tuple[Image, int, int] | None:
+        record = here if here.entry.reference == str(reference) else self._listed_too(reference)
+        if record is None:
+            return None
         self._images.touch(record)
         image = self._images.image(record)
         self._sink(
@@ -207,14 +218,14 @@ class PullJob:
         )
         return image, 0, image.size
 
-    def _listed_too(self, reference: Reference) -> Record:
-        """List an image that was found by its digest under the reference that asked for it."""
+    def _listed_too(self, reference: Reference) -> Record | None:
+        """List an image that was found by its digest under the reference that asked for it, if it still is here."""
         self._store.prepare()
         with self._store.index_transaction(f"pull {reference.familiar}") as transaction:
             # Looked up anew: an rmi may have freed its blobs since it was found.
             record = self._choose(self._images.find(reference))
             if record is None:
-                raise not_here(str(reference))
+                return None
             transaction.replace(with_entries(transaction.index, [renamed(record.entry, reference)]))
         return self._choose(self._images.find(reference)) or record
 
@@ -305,3 +316,8 @@ class PullJob:
                 )
                 self._hosts = Hosts(self._config, options, os.environ, self._sink)
             return self._hosts
+
+
+def _is_all_there_is(record: Record) -> bool:
+    """Whether a record is of a whole index, or was pulled from where there was no index."""
+    return record.entry.is_index or (bool(record.entry.pulled_at) and record.entry.index_digest is None)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from micropod_img import media_types
 from micropod_img.errors import IntegrityError, UnsafeError, UnsupportedError
-from micropod_img.oci import CONFIG_LIMIT, Descriptor, Manifest
+from micropod_img.oci import CONFIG_LIMIT, Descriptor, Index, Manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from micropod_img.digest import Digest
     from micropod_img.pull.crane_errors import Request
@@ -27,7 +27,7 @@ class Plan:
         documents: Manifests and indexes, whose bytes are here already.
         images: Those of the documents that are images; of each the configuration is checked.
         configs: Configurations, each once.
-        layers: Layers (and what else artifacts of the index have), each once, bottom to top.
+        layers: Layers (and what else artifacts and indexes have), each once, bottom to top.
     """
 
     root: Document
@@ -77,8 +77,10 @@ def _plan(root: Document, documents: tuple[Document, ...], request: Request) -> 
     if not images:
         raise _no_image(manifests, request)
     configs = _once(manifest.config for manifest in manifests)
-    layers = _once(layer for manifest in manifests for layer in manifest.layers)
-    _refuse_two_sizes((blob for manifest in manifests for blob in (manifest.config, *manifest.layers)), request)
+    others = [blob for document in documents for blob in _others(document.parsed)]
+    layers = _once([*(layer for manifest in manifests for layer in manifest.layers), *others])
+    of_manifests = [blob for manifest in manifests for blob in (manifest.config, *manifest.layers)]
+    _refuse_two_sizes([*of_manifests, *others], request)
     for config in configs:
         if config.size > CONFIG_LIMIT:
             raise config_too_large(request)
@@ -92,6 +94,18 @@ def _plan(root: Document, documents: tuple[Document, ...], request: Request) -> 
             )
     known = {config.digest for config in configs}
     return Plan(root, documents, images, configs, tuple(layer for layer in layers if layer.digest not in known))
+
+
+def _others(document: Manifest | Index) -> Iterator[Descriptor]:
+    """Yield what an index lists that is neither manifest nor index; crane fetches it as a blob."""
+    for descriptor in document.manifests if isinstance(document, Index) else ():
+        if not is_document(descriptor):
+            yield descriptor
+
+
+def is_document(descriptor: Descriptor) -> bool:
+    """Whether a descriptor of an index is one of a manifest or an index; one that names no type is taken for one."""
+    return descriptor.media_type in media_types.INDEXES | media_types.MANIFESTS | {""}
 
 
 def _is_image(manifest: Manifest) -> bool:

@@ -80,7 +80,7 @@ def _taken_away(store: Store, staging: Staging, plan: Plan) -> Iterator[tuple[Pa
     for layer in plan.layers:
         if not store.blobs.has(layer.digest, layer.size):
             path = staging.blobs / hex_of(layer.digest)
-            if not path.exists():
+            if not path.exists() or path.stat().st_size != layer.size:
                 raise IntegrityError(f"layer {layer.digest} was removed meanwhile", code="missing-blob", retryable=True)
             yield path, layer.digest
 

@@ -19,7 +19,7 @@ from micropod_img.oci import (
     parse_document,
 )
 from micropod_img.platforms import Platform, is_unknown, normalize, select
-from micropod_img.pull.plan import config_too_large
+from micropod_img.pull.plan import config_too_large, is_document
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -188,7 +188,7 @@ class Resolver:
                 for document in level
                 if isinstance(document.parsed, Index)
                 for descriptor in document.parsed.manifests
-                if descriptor.digest not in found and _is_document(descriptor)
+                if descriptor.digest not in found and is_document(descriptor)
             }
             if not wanted:
                 return list(found.values())
@@ -219,7 +219,7 @@ class Resolver:
             if descriptor.media_type in media_types.INDEXES:
                 inner = self._read_child(descriptor)
                 yield from self._offers(inner, (*path, inner))
-            elif _is_document(descriptor):
+            elif is_document(descriptor):
                 yield Choice(descriptor, self._platform_of(descriptor), path)
 
     def _read_child(self, descriptor: Descriptor) -> Document:
@@ -308,7 +308,3 @@ def _fitting(descriptor: Descriptor, directory: Path | None) -> bytes | None:
     except FileNotFoundError:
         return None
     return content if _fits(descriptor, content) else None
-
-
-def _is_document(descriptor: Descriptor) -> bool:
-    return descriptor.media_type in media_types.INDEXES | media_types.MANIFESTS | {""}
