@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -121,14 +120,6 @@ def test_the_second_command_uses_the_namespace_of_the_first(user: OrdinaryUser, 
 
 def test_each_store_has_a_namespace_of_its_own(user: OrdinaryUser, store: Path) -> None:
     assert tell(user, store)["holder"] != tell(user, user.home / "another")["holder"]
-
-
-def test_many_commands_at_once_make_one_namespace(user: OrdinaryUser, store: Path) -> None:
-    commands = [user.start(sys.executable, "-c", TELL, store) for _ in range(6)]
-    told = [json.loads(command.communicate(timeout=60)[0]) for command in commands]
-    assert len({one["holder"] for one in told}) == 1
-    assert sum(one["new"] for one in told) == 1
-    assert len(processes()) == 1
 
 
 def test_a_namespace_whose_holder_was_killed_is_made_again(user: OrdinaryUser, store: Path) -> None:
