@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -283,3 +286,35 @@ def test_a_configuration_that_is_larger_than_it_says_is_not_read_to_its_end(
     with pytest.raises(MicropodError) as caught:
         resolver.config(parsed.config.model_copy(update={"size": 100}))
     assert (caught.value.code, caught.value.exit_status) == ("config-too-large", 12)
+
+
+PULL_ALL = """
+import sys
+from micropod_img import ImageService
+from micropod_img.pull.job import PullOptions
+root, config, *refs = sys.argv[1:]
+ImageService(root, config).pull_images(refs, PullOptions(all_platforms=True))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [1, 3])
+def test_an_interrupt_ends_those_who_read_documents_for_a_pull(
+    number: int, scripted: ScriptedRegistry, store_root: Path, config_file: Path
+) -> None:
+    # Each its own index, as one that another pull is fetching is waited for.
+    tops = [index([AMD64, ARM64, S390X], fields={"annotations": {"number": str(each)}}) for each in range(number)]
+    refs = [scripted.serve(f"some/image-{each}", "v1", top) for each, top in enumerate(tops)]
+    scripted.faults = tuple(on(child.digest, silent()) for child in tops[0].children)
+    argv = [sys.executable, "-c", PULL_ALL, str(store_root), str(config_file), *refs]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 20
+        while scripted.count(f"{MANIFESTS}sha256") < 3 * number and time.monotonic() < deadline:
+            time.sleep(0.02)
+        started = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    assert time.monotonic() - started < 5
+    assert said.rstrip().endswith("KeyboardInterrupt")
+    assert stores.problems(store_root) == []
+    assert stores.listed(store_root) == []
