@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micropod_img.errors import MicropodError
+from micropod_img.pull import retry
 from micropod_img.pull.access import Access
 from micropod_img.pull.crane import Crane, TimeLimits
 from micropod_img.pull.crane_errors import Request, translate
@@ -51,7 +52,7 @@ PAGE = "<html><head><title>{0}</title></head><body><h1>{0}</h1></body></html>"
 VERIFY = "tls: failed to verify certificate: x509:"
 
 # What crane 0.21.9 printed, with the addresses of servers on loopback replaced; those that were made to say it are
-# `test_registries_and_networks_make_crane_say_it` and what stands below it.
+# `test_registries_make_crane_say_it` and what stands below it.
 CAPTURED = {
     "unauthorized": (f"{FETCHING} GET {MANIFEST}: UNAUTHORIZED: authentication required", "unauthorized", 4, False),
     "unauthorized, with what was wanted": (
@@ -511,8 +512,14 @@ def test_registries_make_crane_say_it(
     assert service.list_images() == []
 
 
+@pytest.fixture
+def _once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let crane try again, which takes it four seconds, and nobody else."""
+    monkeypatch.setattr(retry, "ATTEMPTS", 1)
+
+
 @pytest.mark.slow
-@pytest.mark.usefixtures("_impatient")
+@pytest.mark.usefixtures("_once")
 @pytest.mark.parametrize(
     ("fault", "code", "status"),
     [
@@ -607,6 +614,7 @@ def resetting_server() -> Iterator[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_once")
 def test_a_connection_that_is_reset_is_told(service: ImageService) -> None:
     with resetting_server() as host, pytest.raises(MicropodError) as caught:
         service.pull_image(f"{host}/team/app:v1")
