@@ -176,19 +176,18 @@ class Crane:
         return answer
 
     def _run_once(self, words: Sequence[str], request: Request, cancellation: Cancellation | None, limit: int) -> bytes:
-        seconds = self._limits.for_request()
         try:
             completed = run.run(
                 self._argv(words),
                 env=self._access.environment,
-                timeout=seconds,
+                timeout=self._limits.for_request(),
                 stdout_limit=limit,
                 cancellation=cancellation,
             )
         except run.ProgramNotFoundError as error:
             raise self._broken() from error
         except run.ChildTimeoutError as error:
-            raise timed_out(request, seconds) from error
+            raise timed_out(request, self._limits) from error
         if completed.status != 0:
             raise self.failure(completed, request)
         return completed.stdout
@@ -209,12 +208,14 @@ class Crane:
         return ToolError(f"{self._program} cannot be run", code="tool-broken", hint="install micropod-img again")
 
 
-def timed_out(request: Request, seconds: float) -> MicropodError:
-    """Return the error for a registry that did not answer in time."""
+def timed_out(request: Request, limits: TimeLimits) -> MicropodError:
+    """Return the error for a registry that did not answer in time; it says which of the two limits that was."""
+    all_of_it = limits.timeout is not None and limits.expired()
+    seconds = limits.timeout if all_of_it else limits.stall_timeout
     return UnavailableError(
         f"{request.endpoint} did not answer within {seconds:g} s ({request.ref})",
         code="timeout",
-        hint="try again, or allow more with --timeout",
+        hint=f"try again, or allow more with {'--timeout' if all_of_it else '--stall-timeout'}",
         stage=request.stage,
         endpoint=request.endpoint,
         retryable=True,

@@ -130,7 +130,7 @@ class Fetch:
                 if now - last_growth > self._limits.stall_timeout:
                     raise self._stalled()
                 if self._limits.expired():
-                    raise timed_out(self._request, self._limits.timeout or 0)
+                    raise timed_out(self._request, self._limits)
         finally:
             watch.look()
         completed = child.completed()
