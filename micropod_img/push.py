@@ -220,7 +220,7 @@ class Push:
             if time.monotonic() - last_growth > limits.stall_timeout:
                 raise _stalled(request, limits.stall_timeout)
             if limits.expired():
-                raise timed_out(request, limits.timeout or 0)
+                raise timed_out(request, limits)
         completed = child.completed()
         if completed.status != 0:
             raise crane.failure(completed, request)

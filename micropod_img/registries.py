@@ -155,12 +155,12 @@ class RegistryService:
 
         hosts = self._hosts(replace(options, auth=credential), events.silent)
         endpoint = Endpoint(target.host, target.namespace, insecure, is_mirror=False, reference_text=target.host)
-        seconds = hosts.limits().for_request()
+        limits = hosts.limits()
         with tempfile.TemporaryDirectory(prefix="micropod-login-") as directory:
             access = open_access(endpoint, hosts.settings, Path(directory))
             if access.endpoint.host != host:
                 raise AssertionError("both follow from the same rule")
             try:
-                return run.run([str(self._program()), *arguments], env=access.environment, timeout=seconds)
+                return run.run([str(self._program()), *arguments], env=access.environment, timeout=limits.for_request())
             except run.ChildTimeoutError as error:
-                raise timed_out(Request(str(target), target.host, "login"), seconds) from error
+                raise timed_out(Request(str(target), target.host, "login"), limits) from error
