@@ -1,4 +1,4 @@
-"""The options of commands that pull an image before they make something of it, and what they mean."""
+"""The options of commands that pull, be it to make something of the image at once, and what they mean."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import typer
 
 from micropod_img.cli.completion import words
 from micropod_img.cli.progress import MODES
+from micropod_img.cli.registry_options import Insecure, StallTimeout
 from micropod_img.cli.values import choice, duration
 
 if TYPE_CHECKING:
     from micropod_img.progress import ProgressSink
     from micropod_img.pull.keywords import Pulling
+
+__all__ = ["Insecure", "Platform", "Policy", "Progress", "StallTimeout", "Timeout", "pulling"]
 
 Platform: TypeAlias = Annotated[
     str | None,
@@ -27,14 +30,8 @@ Policy: TypeAlias = Annotated[
         autocompletion=words("missing", "newer", "always", "never"),
     ),
 ]
-Insecure: TypeAlias = Annotated[
-    bool, typer.Option("--insecure", help="Allow plain HTTP, and HTTPS with any certificate.")
-]
 Timeout: TypeAlias = Annotated[
     str | None, typer.Option("--timeout", metavar="TIME", help="For the pull: 90, 90s, 5m, 1h30m.")
-]
-StallTimeout: TypeAlias = Annotated[
-    str | None, typer.Option("--stall-timeout", metavar="TIME", help="Without an answer or a new byte.")
 ]
 Progress: TypeAlias = Annotated[
     str,

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from micropod_img.cli.completion import words
 from micropod_img.cli.progress import MODES, progress_to_stderr
+from micropod_img.cli.pull_options import Platform, Policy, Progress  # noqa: TC001 - typer reads the annotations
 from micropod_img.cli.registry_options import (
     CaFile,
     Insecure,
@@ -39,20 +39,9 @@ def pull(
     ctx: typer.Context,
     refs: Annotated[list[str], typer.Argument(metavar="REF", help="References, such as alpine:3.20.")],
     *,
-    platform: Annotated[
-        str | None,
-        typer.Option("--platform", metavar="OS/ARCH[/VARIANT]", help="For this platform, instead of the host's."),
-    ] = None,
+    platform: Platform = None,
     all_platforms: Annotated[bool, typer.Option("--all-platforms", help="All platforms of an index.")] = False,
-    policy: Annotated[
-        str,
-        typer.Option(
-            "--policy",
-            metavar="missing|newer|always|never",
-            help="When to ask the registry: if the image is not here; for its digest, and for more if that moved; …",
-            autocompletion=words("missing", "newer", "always", "never"),
-        ),
-    ] = "missing",
+    policy: Policy = "missing",
     plan: Annotated[
         bool, typer.Option("--plan", help="Say what would be fetched from where, and do nothing of it.")
     ] = False,
@@ -64,15 +53,7 @@ def pull(
     registries_conf: RegistriesConf = None,
     timeout: Timeout = None,
     stall_timeout: StallTimeout = None,
-    progress: Annotated[
-        str,
-        typer.Option(
-            "--progress",
-            metavar="auto|plain|json|none",
-            help="On stderr: bars on a terminal and lines elsewhere; lines; JSON lines; nothing.",
-            autocompletion=words(*MODES),
-        ),
-    ] = "auto",
+    progress: Progress = "auto",
     jobs: Annotated[
         str | None,
         typer.Option("--jobs", "-j", metavar="N", help="How many references at a time; 4 unless configured."),
