@@ -42,7 +42,12 @@ def test_a_wrong_media_type_does_not_matter(compression: Compression) -> None:
         assert report.entries == 1
 
 
-@pytest.mark.parametrize("blob", [b"", gzip.compress(b""), gzip.compress(END), END, END[:BLOCK]])
+# The names of tests must not depend on when they were collected: two workers compare theirs, and gzip writes the time.
+@pytest.mark.parametrize(
+    "blob",
+    [b"", gzip.compress(b"", mtime=0), gzip.compress(END, mtime=0), END, END[:BLOCK]],
+    ids=["no bytes", "gzip of nothing", "gzip of an end", "an end", "half an end"],
+)
 def test_a_layer_of_nothing_passes(blob: bytes) -> None:
     archive = gzip.decompress(blob) if blob.startswith(b"\x1f\x8b") else blob
     assert check_stored(blob, sha256_of(archive)).entries == 0
