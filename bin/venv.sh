@@ -1,4 +1,4 @@
-# Sourced by quickstart and test, at the top of the checkout: .venv with this package in it, made and kept up to date.
+# Sourced by quickstart, test and soak, at the top of the checkout: .venv with this package in it, made and kept up to date.
 
 say() {
     printf 'micropod-img: %s\n' "$*" >&2
@@ -48,5 +48,19 @@ make_venv() {
     if [ ! -f .venv/compiled ] || [ -n "$(find micropod_img -name '*.py' -newer .venv/compiled | head -n 1)" ]; then
         : >.venv/compiled
         .venv/bin/python -m compileall -q micropod_img
+    fi
+}
+
+groups() {
+    cat pyproject.toml
+}
+
+install_groups() {
+    if ! is_current .venv/test-groups groups; then
+        say 'installing what the tests need into .venv …'
+        rm -f .venv/test-groups
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1' # knows --group
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check --group test --group lint
+        groups | sha256sum >.venv/test-groups
     fi
 }

@@ -1,0 +1,1 @@
+"""The long tests of ``bin/soak``: kill it anywhere, feed it anything, run many at once; and count what was lost."""
