@@ -98,6 +98,14 @@ def replace_durably(path: Path, content: bytes, *, staging: Path, mode: int = 0o
     fsync_directory(path.parent)
 
 
+def memory_file(name: str, content: bytes) -> int:
+    """Return the descriptor of a file without a place in any directory, gone with the last process that has it open."""
+    descriptor = os.memfd_create(name)
+    with os.fdopen(descriptor, "wb", closefd=False) as stream:
+        stream.write(content)
+    return descriptor
+
+
 def make_directory(path: Path, *, mode: int = 0o700) -> None:
     """Make a directory unless it is there, its mode independent of the umask; and its parents, no wider than 0755."""
     if path.is_dir():

@@ -276,14 +276,21 @@ def run(
         return child.completed()
 
 
-def replace_process(argv: Sequence[str], *, env: Mapping[str, str]) -> None:
+def replace_process(argv: Sequence[str], *, env: Mapping[str, str], keep_open: Sequence[int] = ()) -> None:
     """Become another program, whose output and exit status are then the user's to see as they are.
+
+    Args:
+        argv: Absolute path of the program, and its arguments.
+        env: Its whole environment.
+        keep_open: File descriptors that it keeps, besides those of standard input, output and errors.
 
     Raises:
         ProgramNotFoundError: The program could not be started.
     """
     # What Python ignores, the other program would ignore too: `yes | head` would complain.
     ignored = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGPIPE, signal.SIGXFSZ)}
+    for descriptor in keep_open:
+        os.set_inheritable(descriptor, True)
     try:
         os.execve(argv[0], list(argv), dict(env))  # noqa: S606 - no shell is wanted here
     except OSError as error:

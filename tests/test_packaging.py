@@ -123,6 +123,12 @@ def test_the_wheel_carries_the_pinned_programs(archive: zipfile.ZipFile) -> None
 
 
 @pytest.mark.slow
+def test_the_wheel_carries_the_helper_that_crane_asks_for_credentials(archive: zipfile.ZipFile) -> None:
+    member = archive.getinfo("micropod_img/_crane/docker-credential-micropod-img")
+    assert member.external_attr >> 16 & 0o111 == 0o111
+    assert "micropod_img/_crane/config.json" in archive.namelist()
+
+
 def test_the_wheel_carries_a_licence_of_every_module_that_the_programs_say_they_are_linked_from(
     archive: zipfile.ZipFile,
 ) -> None:

@@ -16,7 +16,7 @@ from micropod_img.errors import UnsupportedError, UsageError
 from micropod_img.fsutil import disk_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 SYSTEM_DIRECTORIES: Final = (Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
 _USER_DIRECTORY: Final = ".config/containers/certs.d"  # in the home directory; $XDG_CONFIG_HOME does not move it
@@ -54,24 +54,48 @@ def certificate_environment(
         DiskError: The private directory cannot be written.
     """
     variables = {name: environment[name] for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if environment.get(name)}
-    listings = _listings(host, environment, system_directories)
-    if listings:
-        _refuse_client_certificates(host, listings[0])
-    files = [path for paths in listings for path in paths if path.suffix == ".crt"]
-    if ca_file is not None:
-        files.append(ca_file)
+    files = authority_files(host, ca_file=ca_file, environment=environment, system_directories=system_directories)
     if not files:
         return variables
     if ":" in str(private_directory):
         raise UsageError(
             f"{private_directory}: the path of the store must not have a colon", hint="choose another --root"
         )
-    content = b"\n".join(_certificates(path) for path in files)
+    content = read_authorities(files)
     with disk_errors(private_directory):
         private_directory.mkdir(mode=0o700, exist_ok=True)
         (private_directory / _FILE).write_bytes(content)
     directories = variables.get("SSL_CERT_DIR", _GO_CERTIFICATE_DIRECTORIES)
     return {**variables, "SSL_CERT_DIR": f"{directories}:{private_directory}"}
+
+
+def authority_files(
+    host: str,
+    *,
+    ca_file: Path | None,
+    environment: Mapping[str, str],
+    system_directories: Sequence[Path] = SYSTEM_DIRECTORIES,
+) -> list[Path]:
+    """List the files of private authorities that hold for a registry; the arguments are `certificate_environment`'s.
+
+    Raises:
+        UnsupportedError: The registry wants a client certificate, which crane cannot show.
+        UsageError: There is half of a client certificate.
+    """
+    listings = _listings(host, environment, system_directories)
+    if listings:
+        _refuse_client_certificates(host, listings[0])
+    files = [path for paths in listings for path in paths if path.suffix == ".crt"]
+    return files if ca_file is None else [*files, ca_file]
+
+
+def read_authorities(files: Iterable[Path]) -> bytes:
+    """Return the PEM certificates of some files in one text.
+
+    Raises:
+        UsageError: One holds no certificate, or cannot be read.
+    """
+    return b"\n".join(_certificates(path) for path in files)
 
 
 def _listings(host: str, environment: Mapping[str, str], system_directories: Sequence[Path]) -> list[list[Path]]:

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 import typer
 from typer.core import TyperCommand
 
+from micropod_img import fsutil
+from micropod_img.cli.output import write_error
 from micropod_img.cli.settings import Settings
 from micropod_img.errors import ToolError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from typer._click.core import Context  # typer's own copy of click, which it does not export
-
-    from micropod_img.config import Config
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -33,26 +31,22 @@ class Passthrough(TyperCommand):
 @app.command(cls=Passthrough, options_metavar="...")
 def crane(ctx: typer.Context) -> None:
     """Run the pinned crane; all that follows is for it."""
-    from micropod_img import run  # noqa: PLC0415 - not for help and completion
+    from micropod_img import progress, run  # noqa: PLC0415 - not for help and completion
+    from micropod_img.pull.hosts import HostOptions, Hosts  # noqa: PLC0415 - the same
+    from micropod_img.pull.passthrough import pass_through  # noqa: PLC0415 - the same
 
     service = ctx.ensure_object(Settings).service()
     tool = service.tool("crane")
+    hosts = Hosts(service.config, HostOptions(), os.environ, progress.silent)
+    prepared = pass_through(ctx.args, os.environ, service.config, hosts)
+    for notice in prepared.notices:
+        write_error(f"micropod-img: {notice}")
+    environment = dict(prepared.environment)
+    keep_open = []
+    if prepared.authorities:
+        keep_open.append(fsutil.memory_file("certificate-authorities", prepared.authorities))
+        environment["SSL_CERT_FILE"] = f"/proc/self/fd/{keep_open[0]}"
     try:
-        run.replace_process([str(tool.path), *ctx.args], env=_environment(os.environ, service.config))
+        run.replace_process([str(tool.path), *prepared.arguments], env=environment, keep_open=keep_open)
     except run.ProgramNotFoundError as error:
         raise ToolError(f"{tool.path} cannot be started: {error.__cause__}", code="tool-broken") from error
-
-
-def _environment(environment: Mapping[str, str], config: Config) -> dict[str, str]:
-    """Return the user's environment, with what of the configuration crane can be told before it has a registry.
-
-    A private ``DOCKER_CONFIG`` cannot be made: which of the arguments are names of registries only crane knows.
-    """
-    added: dict[str, str] = {}
-    auth_file = config.auth_file or environment.get("MICROPOD_AUTH_FILE")
-    if auth_file:
-        added["REGISTRY_AUTH_FILE"] = str(auth_file)
-    if config.ca_file is not None:
-        # It takes the place of the system's bundle, and the system's directories are read as well.
-        added["SSL_CERT_FILE"] = str(config.ca_file)
-    return {**added, **environment}
