@@ -10,17 +10,29 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from micropod_img.errors import MicropodError
+    from micropod_img.limits import Limits
     from micropod_img.models import DeleteResult, Image, Pod, PullReport
     from micropod_img.pull.job import PullOptions
     from micropod_img.reference import Reference
     from micropod_img.service import ImageService
 
-__all__ = ["DeleteResult", "Image", "ImageService", "MicropodError", "Pod", "PullOptions", "PullReport", "Reference"]
+__all__ = [
+    "DeleteResult",
+    "Image",
+    "ImageService",
+    "Limits",
+    "MicropodError",
+    "Pod",
+    "PullOptions",
+    "PullReport",
+    "Reference",
+]
 
 _HOMES = {
     "DeleteResult": "models",
     "Image": "models",
     "ImageService": "service",
+    "Limits": "limits",
     "MicropodError": "errors",
     "Pod": "models",
     "PullOptions": "pull.job",

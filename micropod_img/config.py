@@ -7,11 +7,12 @@ and, for an ordinary user, ``$XDG_CONFIG_HOME/micropod/config.toml``, whose keys
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from micropod_img.errors import InvalidReference, UsageError
+from micropod_img.limits import LIMIT_NAMES, InvalidLimitError, Limits, written_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,6 +38,7 @@ _KEYS: Final = (
     "ca-file",
     "tools-dir",
     "platform",
+    *map(written_name, LIMIT_NAMES),
 )
 
 
@@ -57,6 +59,7 @@ class Config:
         ca_file: Certificates of authorities to trust besides the system's.
         tools_dir: Where crane and umoci are, instead of those that came with the package.
         platform: ``os/arch[/variant]`` to choose instead of the host's, as it was written.
+        limits: What images may take when they are unpacked.
     """
 
     root: Path | None = None
@@ -70,6 +73,7 @@ class Config:
     ca_file: Path | None = None
     tools_dir: Path | None = None
     platform: str | None = None
+    limits: Limits = field(default_factory=Limits)
 
 
 def load_config(
@@ -213,6 +217,7 @@ def _overlaid(base: Config, table: TomlTable, environment: Mapping[str, str], ui
         ca_file=_path(table, "ca-file", base.ca_file, home),
         tools_dir=_path(table, "tools-dir", base.tools_dir, home),
         platform=_nonempty(table, "platform") or base.platform,
+        limits=_limits(table, base.limits),
     )
 
 
@@ -253,6 +258,21 @@ def _seconds(table: TomlTable, key: str, default: float, *, alternative: str = "
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= _MAX_SECONDS:
         return float(value)
     raise table.error(key, f"{key} must be a number of seconds above 0{alternative}")
+
+
+def _limits(table: TomlTable, base: Limits) -> Limits:
+    """Return the limits; each is a number, or a string as its option takes it."""
+    written: dict[str, str] = {}
+    for name in LIMIT_NAMES:
+        value = table.values.get(written_name(name))
+        if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+            written[name] = str(value)
+        elif value is not None:
+            raise table.error(written_name(name), f'{written_name(name)} must be a number, or a string such as "2G"')
+    try:
+        return base.changed(written)
+    except InvalidLimitError as error:
+        raise table.error(error.name, f"{error.name}: {error.problem}", hint=error.hint) from error
 
 
 def _short_names(table: TomlTable, default: ShortNames) -> ShortNames:

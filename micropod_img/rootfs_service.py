@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Unpack
 
+    from micropod_img.config import Config
+    from micropod_img.limits import Limits
     from micropod_img.models import DriverChoice, Image, Pod
     from micropod_img.platforms import Platform
     from micropod_img.pull.keywords import Pulling
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 class RootFilesystemService(ABC):
     """Use cases that pull an image if that is needed, and make something of it."""
+
+    config: Config
 
     @abstractmethod
     def pull_image(
@@ -35,7 +39,13 @@ class RootFilesystemService(ABC):
         """Return what makes root filesystems, imported when it is first needed."""
 
     def unpack(
-        self, ref: str | Reference, dest: str | Path, *, platform: str | Platform | None = None, **pull: Unpack[Pulling]
+        self,
+        ref: str | Reference,
+        dest: str | Path,
+        *,
+        platform: str | Platform | None = None,
+        limits: Limits | None = None,
+        **pull: Unpack[Pulling],
     ) -> Path:
         """Unpack an image to a plain, self-contained directory, which appears whole or not at all.
 
@@ -43,6 +53,7 @@ class RootFilesystemService(ABC):
             ref: A reference.
             dest: A directory that does not exist or is empty.
             platform: ``os/arch[/variant]``; the host's if None.
+            limits: What the image may take; what the configuration says if None.
             **pull: How it is pulled first, as for `pull_image`.
 
         Returns:
@@ -53,7 +64,7 @@ class RootFilesystemService(ABC):
             MicropodError: As `pull_image`; or the image is refused, damaged, or there is no room.
         """
         self._root_filesystems().check_destination(Path(dest))
-        image, call = self._pulled(ref, platform, pull)
+        image, call = self._pulled(ref, platform, pull, limits)
         return self._root_filesystems().unpack(image, Path(dest), call)
 
     def create_pod(
@@ -65,6 +76,7 @@ class RootFilesystemService(ABC):
         bundle: bool = False,
         args: Sequence[str] | None = None,
         read_only: bool = False,
+        limits: Limits | None = None,
         **pull: Unpack[Pulling],
     ) -> Pod:
         """Make a pod: a root filesystem of its own, mounted at `Pod.rootfs`.
@@ -76,6 +88,7 @@ class RootFilesystemService(ABC):
             bundle: Whether it gets a ``config.json``, with which a runtime can start it.
             args: Instead of the image's command, in a bundle.
             read_only: Whether nobody may write to it.
+            limits: What the image may take; what the configuration says if None.
             **pull: How the image is pulled first, as for `pull_image`.
 
         Raises:
@@ -86,7 +99,7 @@ class RootFilesystemService(ABC):
 
         wish = PodWish(pod_id, read_only=read_only, bundle=bundle, args=args)
         self._root_filesystems().check_wish(wish)
-        image, call = self._pulled(ref, platform, pull)
+        image, call = self._pulled(ref, platform, pull, limits)
         return self._root_filesystems().create_pod(image, wish, call)
 
     def get_pod(self, pod_id: str) -> Pod:
@@ -115,6 +128,7 @@ class RootFilesystemService(ABC):
         directory: str | Path,
         *,
         platform: str | Platform | None = None,
+        limits: Limits | None = None,
         **pull: Unpack[Pulling],
     ) -> Path:
         """Let an image's files be seen in an existing directory, read-only; setuid files and devices have no effect.
@@ -123,7 +137,7 @@ class RootFilesystemService(ABC):
             ConflictError: An image is mounted there already.
             MicropodError: As `unpack`; or it cannot be mounted.
         """
-        image, call = self._pulled(ref, platform, pull)
+        image, call = self._pulled(ref, platform, pull, limits)
         return self._root_filesystems().mount_image(image, Path(directory), call)
 
     def unmount_image(self, directory: str | Path) -> Path:
@@ -148,8 +162,11 @@ class RootFilesystemService(ABC):
         """Return what root filesystems are made with here, and why."""
         return self._root_filesystems().driver_choice()
 
-    def _pulled(self, ref: str | Reference, platform: str | Platform | None, pull: Pulling) -> tuple[Image, Call]:
+    def _pulled(
+        self, ref: str | Reference, platform: str | Platform | None, pull: Pulling, limits: Limits | None
+    ) -> tuple[Image, Call]:
         from micropod_img.rootfs.snapshots import Call  # noqa: PLC0415 - not on the start-up path of a pull
 
         image = self.pull_image(ref, platform=platform, **pull)
-        return image, Call(image.ref or str(ref), pull.get("progress") or events.silent, Cancellation())
+        sink = pull.get("progress") or events.silent
+        return image, Call(image.ref or str(ref), sink, Cancellation(), limits or self.config.limits)

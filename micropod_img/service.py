@@ -33,7 +33,6 @@ from micropod_img.store.store import Store
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from micropod_img.config import Config
     from micropod_img.models import PullPlan, StoreUsage
     from micropod_img.progress import ProgressSink
     from micropod_img.pull.secret import Credential
@@ -67,7 +66,7 @@ class ImageService(RootFilesystemService):
 
     def __init__(self, root: str | Path | None = None, config: str | Path | None = None) -> None:
         uid = invoking_uid()
-        self.config: Config = load_config(None if config is None else Path(config), os.environ, uid=uid)
+        self.config = load_config(None if config is None else Path(config), os.environ, uid=uid)
         self.root: Path = store_root(root, os.environ, self.config, uid)
         self._store = Store(self.root)
         self._images = ImageStore(self._store)

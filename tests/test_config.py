@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from micropod_img.config import Config, home_directory, load_config, registry_domain, store_root
 from micropod_img.errors import MicropodError, UsageError
+from micropod_img.limits import Limits
 from tests.support.processes import run
 
 USER = 1000
@@ -98,6 +99,9 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
         ('ca-file = "/etc/ca.pem"', Config(ca_file=Path("/etc/ca.pem"))),
         ('tools-dir = "/usr/libexec/micropod"', Config(tools_dir=Path("/usr/libexec/micropod"))),
         ('platform = "linux/arm64"', Config(platform="linux/arm64")),
+        ('max-size = "2G"\nmax-entries = 10', Config(limits=Limits(max_size=2 << 30, max_entries=10))),
+        ('max-file-size = 1000\nmax-depth = "9"', Config(limits=Limits(max_file_size=1000, max_depth=9))),
+        ("max-ratio = 1000", Config(limits=Limits(max_ratio=1000))),
         ("\ufeffjobs = 2\r\n# a comment\r\n", Config(jobs=2)),
     ],
 )
@@ -122,6 +126,9 @@ def test_a_relative_path_is_relative_to_its_file(tmp_path: Path) -> None:
         ("# how many\njobs = -1", 2, "jobs must be a whole number above 0"),
         ("jobs = 1.0", 1, "jobs must be a whole number above 0"),
         ("jobs = true", 1, "jobs must be a whole number above 0"),
+        ("max-size = 0", 1, "max-size: '0' is not a size"),
+        ('jobs = 1\nmax-depth = "deep"', 2, "max-depth: 'deep' is not a whole number above 0"),
+        ("max-entries = true", 1, 'max-entries must be a number, or a string such as "2G"'),
         ("timeout = 0", 1, "timeout must be a number of seconds above 0"),
         ("timeout = nan", 1, "timeout must be a number of seconds above 0"),
         ("timeout = inf", 1, "timeout must be a number of seconds above 0"),

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, NoReturn
 from micropod_img import media_types
 from micropod_img.errors import IntegrityError, UnsafeError, UnsupportedError
 from micropod_img.fsutil import disk_errors
+from micropod_img.limits import Limits
 from micropod_img.rootfs import tar_headers
 from micropod_img.rootfs.layer_stream import BLOCK, LayerStream, StreamLimitError
 from micropod_img.rootfs.quoting import quoted
 from micropod_img.rootfs.tar_headers import AmbiguousHeaderError, Entry
+from micropod_img.rootfs.totals import ImageTotals
 
 if TYPE_CHECKING:
     from micropod_img.cancellation import Cancellation
@@ -33,6 +35,9 @@ _WHITEOUT = b".wh."
 _NO_FILES_WHITEOUTS = frozenset((b".wh.", b".wh..", b".wh..."))  # of nothing at all, of ``.`` and of ``..``
 _MAX_COMPONENT = 255
 
+# By the code of a limit of the stream, what raises it.
+_OPTIONS = {"archive-too-large": "--max-size", "decompression-bomb": "--max-ratio"}
+
 # What the overlay drivers of the kernel and of fuse-overlayfs keep for themselves.
 _OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.", b"user.fuseoverlayfs.", b"user.containers.override_stat")
 
@@ -43,31 +48,6 @@ _TYPE_OF = {
     tar_headers.FIFO: 0o010000,
 }
 _MAX_MAJOR, _MAX_MINOR = (1 << 12) - 1, (1 << 20) - 1
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one layer may take; beyond it is refused.
-
-    Attributes:
-        unpacked_size: Bytes of the content of all its files.
-        entries: Files, directories, links and whiteouts.
-        file_size: Bytes of one file.
-        path_length: Bytes of one name; the kernel takes 4095.
-        path_depth: Components of one name.
-        ratio: Uncompressed bytes for each stored one.
-        ratio_floor: Uncompressed bytes up to which the ratio does not matter.
-        metadata_size: Bytes of all extended headers and long names together.
-    """
-
-    unpacked_size: int = 64 << 30
-    entries: int = 2_000_000
-    file_size: int = 32 << 30
-    path_length: int = 4095
-    path_depth: int = 256
-    ratio: int = 250
-    ratio_floor: int = 1 << 30
-    metadata_size: int = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +76,7 @@ def check_layer(
     media_type: str,
     diff_id: Digest,
     limits: Limits | None = None,
+    totals: ImageTotals | None = None,
     cancellation: Cancellation | None = None,
 ) -> GateReport:
     """Look at every entry of a layer.
@@ -105,7 +86,8 @@ def check_layer(
         digest: Its digest, which names it in errors.
         media_type: Its media type; decides only whether it is a layer at all.
         diff_id: What the sha256 of its uncompressed bytes must be.
-        limits: What it may take; the defaults unless given.
+        limits: What the layers of its image may take; the defaults unless given.
+        totals: What those that were looked at before take, and those that are looked at meanwhile; nothing if None.
         cancellation: Ends the reading.
 
     Returns:
@@ -119,32 +101,32 @@ def check_layer(
     """
     if media_type not in media_types.LAYERS:
         raise UnsupportedError(f"layer {digest} is of the unknown type {media_type!r}", code="layer-media-type")
+    gate = _Gate(digest, limits or Limits(), totals or ImageTotals())
     if isinstance(blob, Path):
         with disk_errors(blob), blob.open("rb", buffering=0) as stream:
-            return _check(stream, digest, diff_id, limits or Limits(), cancellation)
-    return _check(blob, digest, diff_id, limits or Limits(), cancellation)
+            return _check(stream, diff_id, gate, cancellation)
+    return _check(blob, diff_id, gate, cancellation)
 
 
-def _check(
-    blob: BinaryStream, digest: Digest, diff_id: Digest, limits: Limits, cancellation: Cancellation | None
-) -> GateReport:
-    headers = limits.metadata_size + 4 * BLOCK * limits.entries  # a header, an extended one, and the padding of both
+def _check(blob: BinaryStream, diff_id: Digest, gate: _Gate, cancellation: Cancellation | None) -> GateReport:
+    digest, limits = gate.digest, gate.limits
+    # A header, an extended one, and the padding of both.
+    headers = limits.metadata_size + 4 * BLOCK * limits.max_entries
     stream = LayerStream(
         blob,
         digest=digest,
-        max_size=limits.unpacked_size + headers,
-        max_ratio=limits.ratio,
+        max_size=limits.max_size + headers,
+        max_ratio=limits.max_ratio,
         ratio_floor=limits.ratio_floor,
         cancellation=cancellation,
     )
-    gate = _Gate(digest, limits)
     try:
         ambiguity = _pass_through(stream, gate)
     except StreamLimitError as error:
         raise UnsafeError(
             f"layer {digest}: what follows {gate.place} {error.reason}",
             code=error.code,
-            hint="raise the limits if you trust this image",
+            hint=_hint(_OPTIONS.get(error.code)),
         ) from error
     if stream.diff_id != diff_id:
         raise IntegrityError(
@@ -173,15 +155,16 @@ def _pass_through(stream: LayerStream, gate: _Gate) -> AmbiguousHeaderError | No
 class _Gate:
     """The rules for single entries, and the sums over all of them."""
 
-    def __init__(self, digest: Digest, limits: Limits) -> None:
+    def __init__(self, digest: Digest, limits: Limits, totals: ImageTotals) -> None:
+        self.digest = digest
+        self.limits = limits
         self.entries = 0
         self.unpacked_size = 0
         self.has_xattrs = False
         self.has_root = False
         self._metadata_size = 0
         self._last: bytes | None = None
-        self._digest = digest
-        self._limits = limits
+        self._totals = totals
 
     @property
     def place(self) -> str:
@@ -202,18 +185,19 @@ class _Gate:
             self._look_at_kind(entry)
 
     def _count(self, entry: Entry) -> None:
-        limits = self._limits
+        limits = self.limits
         self.entries += 1
         self.unpacked_size += entry.size
         self._metadata_size += entry.metadata_size
-        if self.entries > limits.entries:
-            self._over_limit(entry, f"is one more than the {limits.entries} that a layer may have", "--max-entries")
-        if entry.size > limits.file_size:
-            self._over_limit(entry, f"is larger than {limits.file_size} bytes", "--max-file-size")
-        if self.unpacked_size > limits.unpacked_size:
-            self._over_limit(entry, f"is beyond the {limits.unpacked_size} bytes that a layer may have", "--max-size")
-        if entry.name.count(b"/") > limits.path_depth:
-            self._over_limit(entry, f"is more than {limits.path_depth} directories deep", "--max-depth")
+        entries, size = self._totals.add(1, entry.size)
+        if entries > limits.max_entries:
+            self._over_limit(entry, _too_many(limits), "--max-entries")
+        if entry.size > limits.max_file_size:
+            self._over_limit(entry, f"is larger than {limits.max_file_size} bytes", "--max-file-size")
+        if size > limits.max_size:
+            self._over_limit(entry, _too_large(limits), "--max-size")
+        if entry.name.count(b"/") > limits.max_depth:
+            self._over_limit(entry, f"is more than {limits.max_depth} directories deep", "--max-depth")
         if self._metadata_size > limits.metadata_size:
             self._over_limit(entry, f"is beyond the {limits.metadata_size} bytes of extended headers", None)
 
@@ -233,8 +217,8 @@ class _Gate:
         return components[-1].startswith(_WHITEOUT)
 
     def _look_at_length(self, entry: Entry) -> None:
-        if len(entry.name) > self._limits.path_length:
-            self._over_limit(entry, f"has a name of more than {self._limits.path_length} bytes", None)
+        if len(entry.name) > self.limits.path_length:
+            self._over_limit(entry, f"has a name of more than {self.limits.path_length} bytes", None)
         if any(len(component) > _MAX_COMPONENT for component in entry.name.split(b"/")):
             self._over_limit(entry, f"has a name with a component of more than {_MAX_COMPONENT} bytes", None)
 
@@ -262,8 +246,8 @@ class _Gate:
         target = entry.link_name
         if not target:
             self._refuse(entry, "links to nothing")
-        if len(target) > self._limits.path_length:
-            self._over_limit(entry, f"links to a name of more than {self._limits.path_length} bytes", None)
+        if len(target) > self.limits.path_length:
+            self._over_limit(entry, f"links to a name of more than {self.limits.path_length} bytes", None)
         if entry.kind == tar_headers.HARD_LINK and _NEEDS_CARE.match(target):
             # A symlink may say what it likes: it is followed by the container, inside of its root.
             components = _components(target)
@@ -274,17 +258,44 @@ class _Gate:
 
     def _refuse(self, entry: Entry, reason: str) -> NoReturn:
         raise UnsafeError(
-            f"layer {self._digest}: entry {quoted(entry.name)} {reason}",
+            f"layer {self.digest}: entry {quoted(entry.name)} {reason}",
             code="unsafe-layer",
             hint="do not use this image",
         )
 
     def _over_limit(self, entry: Entry, reason: str, option: str | None) -> NoReturn:
         raise UnsafeError(
-            f"layer {self._digest}: entry {quoted(entry.name)} {reason}",
+            f"layer {self.digest}: entry {quoted(entry.name)} {reason}",
             code="layer-limit",
-            hint=f"raise {option} if you trust this image" if option else "do not use this image",
+            hint=_hint(option),
         )
+
+
+def count_again(report: GateReport, *, digest: Digest, limits: Limits, totals: ImageTotals) -> None:
+    """Count a layer that stands in its image once more, and takes as much again.
+
+    Raises:
+        UnsafeError: With it the image is over a limit.
+    """
+    entries, size = totals.add(report.entries, report.unpacked_size)
+    for is_over, reason, option in (
+        (entries > limits.max_entries, _too_many(limits), "--max-entries"),
+        (size > limits.max_size, _too_large(limits), "--max-size"),
+    ):
+        if is_over:
+            raise UnsafeError(f"layer {digest}, repeated, {reason}", code="layer-limit", hint=_hint(option))
+
+
+def _too_many(limits: Limits) -> str:
+    return f"is beyond the {limits.max_entries} entries that an image may have"
+
+
+def _too_large(limits: Limits) -> str:
+    return f"is beyond the {limits.max_size} bytes that an image may have"
+
+
+def _hint(option: str | None) -> str:
+    return f"raise {option} if you trust this image" if option else "do not use this image"
 
 
 def _components(name: bytes) -> list[bytes]:

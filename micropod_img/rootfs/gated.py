@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from micropod_img.digest import hex_of
 from micropod_img.errors import IntegrityError
-from micropod_img.rootfs.gate import check_layer
+from micropod_img.rootfs.gate import check_layer, count_again
+from micropod_img.rootfs.totals import ImageTotals
 from micropod_img.rootfs.umoci import LayerBlob
 
 if TYPE_CHECKING:
@@ -15,10 +16,10 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
     from pathlib import Path
 
-    from micropod_img.cancellation import Cancellation
     from micropod_img.digest import Digest
     from micropod_img.models import Layer
     from micropod_img.rootfs.gate import GateReport
+    from micropod_img.rootfs.snapshots import Call
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,21 +31,26 @@ class Passed:
 
 
 class GatedLayers:
-    """Layers that are looked at once each, however often the image has them.
+    """Layers that are looked at once each, and counted as often as the image has them.
 
     Args:
         layers: The layers, bottom to top.
         blobs: A private directory with a link to each of them, named by its hex digits.
         executor: Where the gate runs.
-        cancellation: Ends the gate.
+        call: What ends the gate, and what the image may take.
+        totals: What the layers take that are unpacked already; nothing if None.
     """
 
-    def __init__(self, layers: Sequence[Layer], blobs: Path, executor: Executor, cancellation: Cancellation) -> None:
+    def __init__(
+        self, layers: Sequence[Layer], blobs: Path, executor: Executor, call: Call, totals: ImageTotals | None = None
+    ) -> None:
         self._layers = layers
         self._blobs = blobs
         self._executor = executor
-        self._cancellation = cancellation
+        self._call = call
+        self._totals = totals or ImageTotals()
         self._checks: dict[tuple[Digest, Digest], Future[Passed]] = {}
+        self._unpacked: set[tuple[Digest, Digest]] = set()
 
     def look_at(self, position: int) -> Future[Passed]:
         """Let the gate begin with a layer, unless it has begun."""
@@ -55,12 +61,18 @@ class GatedLayers:
         return self._checks[key]
 
     def passed(self, position: int) -> Passed:
-        """Wait until a layer has passed the gate, and return it.
+        """Wait until a layer has passed the gate, and return it to be unpacked.
 
         Raises:
             MicropodError: As `check_layer`; or the layer is gone.
         """
-        return self.look_at(position).result()
+        layer = self._layers[position]
+        passed = self.look_at(position).result()
+        key = (layer.digest, layer.diff_id)
+        if key in self._unpacked:
+            count_again(passed.report, digest=layer.digest, limits=self._call.limits, totals=self._totals)
+        self._unpacked.add(key)
+        return passed
 
     def _check(self, layer: Layer) -> Passed:
         path = self._blobs / hex_of(layer.digest)
@@ -71,6 +83,8 @@ class GatedLayers:
             digest=layer.digest,
             media_type=layer.media_type,
             diff_id=layer.diff_id,
-            cancellation=self._cancellation,
+            limits=self._call.limits,
+            totals=self._totals,
+            cancellation=self._call.cancellation,
         )
         return Passed(LayerBlob(path, layer.digest, layer.diff_id), report)

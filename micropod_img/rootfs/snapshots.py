@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from micropod_img import fsutil, progress
+from micropod_img.limits import Limits
 from micropod_img.rootfs.chain import chain_ids
 from micropod_img.rootfs.drivers.metadata import copy_metadata
 from micropod_img.rootfs.leases import lease
 from micropod_img.rootfs.locks import only_maker
 from micropod_img.rootfs.syscalls import sync_filesystem
+from micropod_img.rootfs.totals import ImageTotals, keep_totals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,11 +37,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """For whom snapshots are made: the reference, who is told of progress, and what ends the work."""
+    """For whom layers are unpacked: the reference, who is told of progress, what ends the work, what it may take."""
 
     ref: str
     sink: ProgressSink
     cancellation: Cancellation
+    limits: Limits = field(default_factory=Limits)
 
 
 class Snapshots:
@@ -67,6 +70,8 @@ class Snapshots:
     def ensure(self, image: Image, staging: Staging, call: Call) -> tuple[ChainId, ...]:
         """Make the snapshots of an image that are missing, and keep all of them while a staging place exists.
 
+        An image whose snapshots are all here takes nothing more, and is not measured again, whatever the limits say.
+
         Args:
             image: The image, whose layers are here.
             staging: The lease.
@@ -76,7 +81,7 @@ class Snapshots:
             Its chain IDs, bottom to top.
 
         Raises:
-            UnsafeError: A layer is refused by the gate.
+            UnsafeError: A layer is refused by the gate, or the image goes over a limit.
             IntegrityError: A layer is not what its digest or diff ID says.
             DiskError: There is no room, or mounting is not allowed.
             ToolError: umoci is missing, or failed.
@@ -116,8 +121,10 @@ class _Making:
     def run(self, layers: Sequence[Layer], chain: Sequence[ChainId], blobs: Path) -> None:
         from micropod_img.rootfs.gated import GatedLayers  # noqa: PLC0415 - loads decompressors; a warm start spares them
 
+        totals = ImageTotals()
+        totals.add_snapshots(self._store.layout.snapshot(one) for one in chain if self._snapshots.has(one))
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="gate") as executor:
-            gated = GatedLayers(layers, blobs, executor, self._call.cancellation)
+            gated = GatedLayers(layers, blobs, executor, self._call, totals)
             try:
                 for position, chain_id in enumerate(chain):
                     if not self._snapshots.has(chain_id):
@@ -154,6 +161,7 @@ class _Making:
                             copy_metadata(parents[-1], self._root.rootfs)
                     # With it the whole chain of a mount is known, though nothing that lists its image is left.
                     (made / "parent").write_text(chain[position - 1] if position else "")
+                    keep_totals(made, passed.report.entries, passed.report.unpacked_size)
                     self._commit(made, self._store.layout.snapshot(chain[position]))
 
     def _look_ahead(self, position: int, chain: Sequence[ChainId], gated: GatedLayers) -> None:

@@ -96,7 +96,7 @@ def _passed_layers(store: Store, image: Image, staging: Staging, call: Call) -> 
         blobs.mkdir()
         store.blobs.link_into(blobs, image.layers)
     with ThreadPoolExecutor(max_workers=_GATES, thread_name_prefix="gate") as executor:
-        gated = GatedLayers(image.layer_details, blobs, executor, call.cancellation)
+        gated = GatedLayers(image.layer_details, blobs, executor, call)
         try:
             positions = range(len(image.layers))
             for position in positions:

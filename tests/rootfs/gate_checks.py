@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 import itertools
+from typing import TYPE_CHECKING
 
 import pytest
 
 from micropod_img.digest import Digest, sha256_of
 from micropod_img.errors import UnsafeError
-from micropod_img.rootfs.gate import GateReport, Limits, check_layer
+from micropod_img.rootfs.gate import GateReport, check_layer
 from tests.rootfs.tar_layers import END, GZIP_LAYER
+
+if TYPE_CHECKING:
+    from micropod_img.limits import Limits
 
 MIB = 1 << 20
 SOME_DIGEST = sha256_of(b"a layer")

@@ -6,7 +6,8 @@ import pytest
 
 from micropod_img.digest import sha256_of
 from micropod_img.errors import UnsupportedError
-from micropod_img.rootfs.gate import GateReport, Limits, check_layer
+from micropod_img.limits import Limits
+from micropod_img.rootfs.gate import GateReport, check_layer
 from tests.rootfs.gate_checks import SOME_DIGEST, check, refusal, sparse
 from tests.rootfs.tar_layers import END, GNU, V7, base256, extended, file, header, long_name, octal
 
@@ -151,14 +152,18 @@ class TestLimits:
     @pytest.mark.parametrize(
         ("limits", "archive", "said"),
         [
-            (Limits(entries=2), header(b"a") + header(b"b") + header(b"c"), "'c' is one more than the 2"),
-            (Limits(file_size=9), file(b"a", b"0" * 9) + file(b"b", b"0" * 10), "'b' is larger than 9 bytes"),
-            (Limits(unpacked_size=5000), file(b"a", b"0" * 2501) + file(b"b", b"0" * 2500), "'b' is beyond the 5000"),
-            (Limits(path_depth=3), header(b"a/b/c/d") + header(b"a/b/c/d/e"), "'a/b/c/d/e' is more than 3 directories"),
+            (Limits(max_entries=2), header(b"a") + header(b"b") + header(b"c"), "'c' is beyond the 2 entries"),
+            (Limits(max_file_size=9), file(b"a", b"0" * 9) + file(b"b", b"0" * 10), "'b' is larger than 9 bytes"),
+            (Limits(max_size=5000), file(b"a", b"0" * 2501) + file(b"b", b"0" * 2500), "'b' is beyond the 5000"),
+            (Limits(max_depth=3), header(b"a/b/c/d") + header(b"a/b/c/d/e"), "'a/b/c/d/e' is more than 3 directories"),
             (Limits(path_length=300), long_name(b"a/" * 151) + header(b"x", b"5", magic=GNU), "name of more than 300"),
             (Limits(), long_name(b"a" * 256) + header(b"x", magic=GNU), "component of more than 255 bytes"),
             (Limits(metadata_size=100), extended({b"comment": b"a" * 100}) + header(b"x"), "'x' is beyond the 100"),
-            (Limits(file_size=4095), extended(sparse()) + header(size=512) + bytes(512), "'holes' is larger than 4095"),
+            (
+                Limits(max_file_size=4095),
+                extended(sparse()) + header(size=512) + bytes(512),
+                "larger than 4095",
+            ),
         ],
     )
     def test_what_is_over_a_limit_is_refused_by_name(self, limits: Limits, archive: bytes, said: str) -> None:
@@ -177,7 +182,7 @@ class TestLimits:
 
     def test_all_that_is_at_a_limit_passes(self) -> None:
         archive = file(b"a/b", b"12") + file(b"c", b"3") + END
-        limits = Limits(unpacked_size=len(archive), entries=2, file_size=2, path_length=3, path_depth=1)
+        limits = Limits(max_size=len(archive), max_entries=2, max_file_size=2, path_length=3, max_depth=1)
         assert check(archive, limits).entries == 2
 
 

@@ -11,7 +11,8 @@ import pytest
 from micropod_img.cancellation import Cancellation, CancelledError
 from micropod_img.digest import sha256_of
 from micropod_img.errors import DiskError, IntegrityError, UnsafeError
-from micropod_img.rootfs.gate import Limits, check_layer
+from micropod_img.limits import Limits
+from micropod_img.rootfs.gate import check_layer
 from tests.rootfs.gate_checks import MIB, SOME_DIGEST, Endless, check, check_stored
 from tests.rootfs.tar_layers import BLOCK, END, GZIP_LAYER, extended, file, header
 from tests.support.layers import Compression, Entry, directory, hardlink, layer, symlink, whiteout
@@ -134,10 +135,10 @@ def test_the_look_can_be_called_off() -> None:
 @pytest.mark.parametrize(
     ("piece", "limits", "code"),
     [
-        (header(b"again"), Limits(entries=5000), "layer-limit"),
+        (header(b"again"), Limits(max_entries=5000), "layer-limit"),
         (extended({b"comment": b"a" * 100_000}) + header(b"a"), Limits(metadata_size=5 * MIB), "layer-limit"),
-        (file(b"again", b"0" * 100_000), Limits(unpacked_size=10 * MIB), "layer-limit"),
-        (bytes(BLOCK), Limits(unpacked_size=MIB, entries=100, metadata_size=MIB), "archive-too-large"),
+        (file(b"again", b"0" * 100_000), Limits(max_size=10 * MIB), "layer-limit"),
+        (bytes(BLOCK), Limits(max_size=MIB, max_entries=100, metadata_size=MIB), "archive-too-large"),
         (gzip.compress(b"") * 10_000, Limits(), "padded-layer"),
         (b"\x50\x2a\x4d\x18\xff\xff\0\0" + bytes(0xFFFF), Limits(), "padded-layer"),
     ],
@@ -153,9 +154,9 @@ def test_a_stream_that_never_ends_is_refused(piece: bytes, limits: Limits, code:
 def test_a_decompression_bomb_is_refused_while_it_unpacks(compression: Compression) -> None:
     bomb = layer({"zeros": bytes(40 * MIB)}, compression=compression)
     with pytest.raises(UnsafeError) as caught:
-        check_stored(bomb.content, bomb.diff_id, Limits(ratio=100, ratio_floor=10 * MIB))
+        check_stored(bomb.content, bomb.diff_id, Limits(max_ratio=100, ratio_floor=10 * MIB))
     assert caught.value.code == "decompression-bomb"
-    assert check_stored(bomb.content, bomb.diff_id, Limits(ratio=100)).unpacked_size == 40 * MIB
+    assert check_stored(bomb.content, bomb.diff_id, Limits(max_ratio=100)).unpacked_size == 40 * MIB
 
 
 def test_memory_stays_small_whatever_the_layer_holds(tmp_path: Path) -> None:
@@ -167,7 +168,7 @@ def test_memory_stays_small_whatever_the_layer_holds(tmp_path: Path) -> None:
         stream.write(END)
     program = (
         "import resource, sys, pathlib\n"
-        "from micropod_img.rootfs.gate import Limits, check_layer\n"
+        "from micropod_img.rootfs.gate import check_layer\n"
         "from micropod_img.errors import IntegrityError\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "try:\n"

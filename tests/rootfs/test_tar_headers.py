@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from micropod_img.digest import sha256_of
 from micropod_img.errors import IntegrityError, MicropodError, UnsafeError
-from micropod_img.rootfs.gate import Limits
+from micropod_img.limits import Limits
 from tests.rootfs.archives import AMBIGUOUS, USUAL
 from tests.rootfs.gate_checks import MIB, check, check_stored, refusal, sparse
 from tests.rootfs.tar_layers import BLOCK, END, GNU, extended, header, long_name
@@ -107,7 +107,7 @@ class TestAnything:
     @staticmethod
     def look(blob: bytes) -> None:
         try:
-            report = check_stored(blob, sha256_of(blob), Limits(unpacked_size=8 * MIB, ratio_floor=MIB))
+            report = check_stored(blob, sha256_of(blob), Limits(max_size=8 * MIB, ratio_floor=MIB))
         except MicropodError as error:
             assert error.exit_status in (7, 12)  # noqa: PT017
             assert error.message.isprintable()  # noqa: PT017

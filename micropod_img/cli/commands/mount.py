@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from micropod_img.cli.completion import stored_references
+from micropod_img.cli.limit_options import MaxDepth, MaxEntries, MaxFileSize, MaxRatio, MaxSize, limited
 from micropod_img.cli.progress import MODES, progress_to_stderr
 from micropod_img.cli.pull_options import Insecure, Platform, Policy, Progress, StallTimeout, Timeout, pulling
 from micropod_img.cli.result import Result
@@ -28,6 +29,11 @@ def mount(
     timeout: Timeout = None,
     stall_timeout: StallTimeout = None,
     progress: Progress = "auto",
+    max_size: MaxSize = None,
+    max_entries: MaxEntries = None,
+    max_file_size: MaxFileSize = None,
+    max_depth: MaxDepth = None,
+    max_ratio: MaxRatio = None,
 ) -> Result:
     """Mount an image read-only in a directory."""
     from micropod_img.render.pods import rootfs_object  # noqa: PLC0415 - not for help and completion
@@ -35,7 +41,16 @@ def mount(
     settings = ctx.ensure_object(Settings)
     with progress_to_stderr(choice(progress, "--progress", MODES), settings) as told:
         how = pulling(policy=policy, insecure=insecure, timeout=timeout, stall_timeout=stall_timeout, sink=told)
-        rootfs = settings.service().mount_image(ref, directory, platform=platform, **how)
+        service = settings.service()
+        limits = limited(
+            service.config.limits,
+            max_size=max_size,
+            max_entries=max_entries,
+            max_file_size=max_file_size,
+            max_depth=max_depth,
+            max_ratio=max_ratio,
+        )
+        rootfs = service.mount_image(ref, directory, platform=platform, limits=limits, **how)
     return Result(
         data=lambda: rootfs_object(rootfs),
         text=lambda _style: str(rootfs),

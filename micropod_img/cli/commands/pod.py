@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from micropod_img.cli.completion import stored_references
+from micropod_img.cli.limit_options import MaxDepth, MaxEntries, MaxFileSize, MaxRatio, MaxSize, limited
 from micropod_img.cli.progress import MODES, progress_to_stderr
 from micropod_img.cli.pull_options import Insecure, Platform, Policy, Progress, StallTimeout, Timeout, pulling
 from micropod_img.cli.result import Result
@@ -51,18 +52,33 @@ def create(
     timeout: Timeout = None,
     stall_timeout: StallTimeout = None,
     progress: Progress = "auto",
+    max_size: MaxSize = None,
+    max_entries: MaxEntries = None,
+    max_file_size: MaxFileSize = None,
+    max_depth: MaxDepth = None,
+    max_ratio: MaxRatio = None,
 ) -> Result:
     """Make a pod of an image and mount it; print where its files are."""
     settings = ctx.ensure_object(Settings)
     with progress_to_stderr(choice(progress, "--progress", MODES), settings) as told:
         how = pulling(policy=policy, insecure=insecure, timeout=timeout, stall_timeout=stall_timeout, sink=told)
-        made = settings.service().create_pod(
+        service = settings.service()
+        limits = limited(
+            service.config.limits,
+            max_size=max_size,
+            max_entries=max_entries,
+            max_file_size=max_file_size,
+            max_depth=max_depth,
+            max_ratio=max_ratio,
+        )
+        made = service.create_pod(
             ref,
             pod_id=pod_id,
             platform=platform,
             bundle=bundle,
             args=None if args is None else _words(args),
             read_only=read_only,
+            limits=limits,
             **how,
         )
     return _of_one(made, lambda: str(made.rootfs))
