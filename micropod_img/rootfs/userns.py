@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ _START_TIME: Final = 19  # proc_pid_stat(5), field 22, counted from behind the n
 _RECORD_FIELDS: Final = 4
 _FREE_ATTEMPTS: Final = 100
 _FREE_SECONDS: Final = 0.02
+_THREAD_ATTEMPTS: Final = 2500
+_THREAD_SECONDS: Final = 0.002
 # It must keep nothing busy: not the folder that it was started in, not the terminal, not the pipe that told its id.
 _SLEEP: Final = 'cd / && echo $$ && exec "$0" infinity </dev/null >/dev/null 2>&1'
 
@@ -101,7 +104,7 @@ def enter(layout: StoreLayout) -> Entered:
     """
     if os.geteuid() == 0:
         return Entered(new=False, notice=None)
-    _refuse_threads()
+    _await_single_thread()
     holder, new = find_holder(layout), False
     notice: str | None = None
     if holder is None:
@@ -140,21 +143,28 @@ def _describe(pid: int) -> NamespaceHolder:
     return NamespaceHolder(pid, int(fields[_START_TIME]), _BOOT_ID.read_text(encoding="ascii").strip(), inode)
 
 
-def _refuse_threads() -> None:
-    threads = sum(1 for _ in (_PROC / "self/task").iterdir())
-    if threads > 1:
-        raise ConflictError(
-            f"this process has {threads} threads, and only one with a single thread can enter a user namespace",
-            code="threads",
-            hint="make pods before threads are started, in a process of their own, or start the program with "
-            "micropod-img unshare",
-        )
+def _await_single_thread() -> None:
+    """Wait for threads that have ended in Python, and in the kernel not quite yet; refuse others."""
+    for _ in range(_THREAD_ATTEMPTS):
+        threads = sum(1 for _ in (_PROC / "self/task").iterdir())
+        if threads == 1:
+            return
+        if threading.active_count() > 1:
+            break
+        time.sleep(_THREAD_SECONDS)
+    raise ConflictError(
+        f"this process has {threads} threads, and only one with a single thread can enter a user namespace",
+        code="threads",
+        hint="make pods before threads are started, in a process of their own, or start the program with "
+        "micropod-img unshare",
+    )
 
 
 def _join(holder: NamespaceHolder) -> None:
     uid = os.geteuid()
     working_directory = Path.cwd()
     namespaces = _PROC / str(holder.pid) / "ns"
+    _await_single_thread()  # starting the holder took some
     with contextlib.ExitStack() as stack:
         try:
             user, mounts = (stack.enter_context(_opened(namespaces / name)) for name in ("user", "mnt"))
@@ -281,10 +291,17 @@ def _end_unrecorded(descriptor: int) -> None:
     for directory in _PROC.iterdir():
         if directory.name.isdecimal() and int(directory.name) != os.getpid():
             with contextlib.suppress(OSError):
-                for link in (directory / "fd").iterdir():
-                    opened = link.stat()
-                    if (opened.st_dev, opened.st_ino) == (wanted.st_dev, wanted.st_ino):
-                        os.kill(int(directory.name), signal.SIGKILL)
+                if any(_has_locked(link, wanted) for link in (directory / "fd").iterdir()):
+                    os.kill(int(directory.name), signal.SIGKILL)
+
+
+def _has_locked(link: Path, wanted: os.stat_result) -> bool:
+    """Whether a descriptor of a process holds the lock on a file; commands that read the file have it open as well."""
+    with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+        opened = link.stat()
+        if (opened.st_dev, opened.st_ino) == (wanted.st_dev, wanted.st_ino):
+            return "\nlock:" in (link.parent.parent / "fdinfo" / link.name).read_text(encoding="ascii")
+    return False
 
 
 def _freed(descriptor: int) -> bool:

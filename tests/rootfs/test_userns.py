@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -122,6 +123,31 @@ def test_each_store_has_a_namespace_of_its_own(user: OrdinaryUser, store: Path) 
     assert tell(user, store)["holder"] != tell(user, user.home / "another")["holder"]
 
 
+def test_many_commands_at_once_make_one_namespace(user: OrdinaryUser, store: Path) -> None:
+    commands = [user.start(sys.executable, "-c", TELL, store) for _ in range(6)]
+    outputs = [command.communicate(timeout=60) for command in commands]
+    assert [errors for _, errors in outputs] == [""] * 6
+    told = [json.loads(output) for output, _ in outputs]
+    assert len({one["holder"] for one in told}) == 1
+    assert sum(one["new"] for one in told) == 1
+    assert len(processes()) == 1
+
+
+def test_a_thread_that_has_ended_for_python_and_not_yet_for_the_kernel_is_waited_for(
+    user: OrdinaryUser, store: Path
+) -> None:
+    """Starting the holder takes such threads; a destructor (pthread_key_create(3)) lets one take half a second."""
+    lingering = """
+import ctypes, threading
+libc, key = ctypes.CDLL(None), ctypes.c_uint()
+libc.pthread_key_create(ctypes.byref(key), libc.usleep)
+thread = threading.Thread(target=lambda: libc.pthread_setspecific(key, ctypes.c_void_p(500_000)))
+thread.start()
+thread.join()
+"""
+    assert json.loads(succeed(user, lingering + TELL, store))["new"]
+
+
 def test_a_namespace_whose_holder_was_killed_is_made_again(user: OrdinaryUser, store: Path) -> None:
     first = tell(user, store)
     os.kill(int(str(first["holder"])), signal.SIGKILL)
@@ -156,6 +182,18 @@ def test_a_torn_record_does_not_lock_the_user_out(user: OrdinaryUser, store: Pat
     assert second["new"]
     assert second["holder"] != first["holder"]
     wait_until_gone(int(str(first["holder"])))
+
+
+def test_who_reads_the_record_is_not_taken_for_an_unknown_holder(user: OrdinaryUser, store: Path) -> None:
+    tell(user, store)
+    record = store / "locks/namespace"
+    record.write_text("torn")
+    with user.start("sh", "-c", f"exec <{record} && echo open && exec sleep 60") as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "open\n"
+        assert tell(user, store)["new"]
+        assert reader.poll() is None
+        reader.kill()
 
 
 def test_the_holder_keeps_no_folder_no_pipe_and_no_terminal_busy(user: OrdinaryUser, store: Path) -> None:

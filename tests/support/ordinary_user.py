@@ -18,7 +18,8 @@ from tests.support.processes import missing, require_program
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-UID = 64321
+UID = 1_000_000_000 + os.getpid()
+"""Another one for each process that tests, since its processes are ended by their user."""
 NAME = "ordinary"
 FIRST_SUBORDINATE_ID = 2_000_000_000 - 65536
 CHECKOUT = Path(__file__).parents[2]
