@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from micropod_img.pull.secret import Credential
     from micropod_img.registries import RegistryService
     from micropod_img.rootfs.filesystems import RootFilesystems
+    from micropod_img.store.index import LayoutIndex
     from micropod_img.tools import Tool
 
 _WAKE_SECONDS = 0.1
@@ -179,18 +180,23 @@ class ImageService(RootFilesystemService):
             NotFoundError: It is not here, or not for this platform.
             IntegrityError: It is here, and damaged.
         """
-        records = self._images.lookup(str(ref))
-        record = self._images.choose(records, self.wanted_platform(platform), strict=platform is not None)
-        if record is None and platform is None and len({one.digest for one in records}) == 1:
-            record = records[0]
-        if record is None:
-            here = ", ".join(sorted({str(self._images.platform_of(one)) for one in records}))
-            raise NotFoundError(
-                f"{ref} is here for {here}, and not for {self.wanted_platform(platform)}",
-                code="platform-not-here",
-                hint=f"choose one with --platform, or pull it: micropod-img pull {ref}",
-            )
-        return self._images.image(record)
+        wanted = self.wanted_platform(platform)
+
+        def read(images: ImageStore) -> Image:
+            records = images.lookup(str(ref))
+            record = images.choose(records, wanted, strict=platform is not None)
+            if record is None and platform is None and len({one.digest for one in records}) == 1:
+                record = records[0]
+            if record is None:
+                here = ", ".join(sorted({str(images.platform_of(one)) for one in records}))
+                raise NotFoundError(
+                    f"{ref} is here for {here}, and not for {wanted}",
+                    code="platform-not-here",
+                    hint=f"choose one with --platform, or pull it: micropod-img pull {ref}",
+                )
+            return images.image(record)
+
+        return self._images.consistently(read)
 
     def list_images(self, on_broken: Callable[[BrokenImage], None] | None = None) -> list[Image]:
         """Return all images, one for each reference and platform.
@@ -202,14 +208,26 @@ class ImageService(RootFilesystemService):
             IntegrityError: An image cannot be read back, and there is no ``on_broken``.
         """
         images: list[Image] = []
-        for entry in self._store.read_index().entries:
+        broken: list[BrokenImage] = []
+        for index in self._store.indexes():
+            images, broken = self._read_all(index)
+            if not broken:
+                break
+        for one in broken:
+            if on_broken is None:
+                raise one.error
+            on_broken(one)
+        return images
+
+    def _read_all(self, index: LayoutIndex) -> tuple[list[Image], list[BrokenImage]]:
+        images: list[Image] = []
+        broken: list[BrokenImage] = []
+        for entry in index.entries:
             try:
                 images += [self._images.image(record) for record in self._images.records([entry])]
             except (IntegrityError, UnsupportedError) as error:
-                if on_broken is None:
-                    raise
-                on_broken(BrokenImage(entry.reference or entry.digest, error))
-        return images
+                broken.append(BrokenImage(entry.reference or entry.digest, error))
+        return images, broken
 
     def delete_image(self, ref: str | Reference, *, force: bool = False) -> DeleteResult:
         """Remove an image; see `delete_images`."""

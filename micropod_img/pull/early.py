@@ -61,7 +61,7 @@ class EarlyFetch:
             if digest is None or digest in here or len(here) > _MOST_PRELINKED:
                 return self
             try:
-                held.enter_context(self._store.blob_lock(digest, self._owner, on_wait=_give_up))
+                held.enter_context(self._store.image_lock(digest, self._owner, on_wait=_give_up))
             except _FetchedByAnotherError:
                 return self
             # Crane asks for the manifest itself, so whatever it may turn out to need and is here must be there for it.

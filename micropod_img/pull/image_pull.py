@@ -15,6 +15,7 @@ from micropod_img.pull.plan import Plan, plan_image, plan_index
 from micropod_img.pull.publish import Listing, publish
 from micropod_img.pull.pull import Pulled
 from micropod_img.pull.resolve import Choice, Document, Resolver, no_such_platform
+from micropod_img.store.blobs import is_hex
 
 if TYPE_CHECKING:
     from micropod_img.cancellation import Cancellation
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from micropod_img.pull.retry import Retries
     from micropod_img.run import Child
     from micropod_img.store.staging import Staging
-    from micropod_img.store.store import Store
+    from micropod_img.store.store import FetchWait, Store
 
 # Each is an open file; an index of more blobs is fetched under the lock of the index alone.
 _MOST_LOCKS = 256
@@ -95,30 +96,37 @@ class ImagePull:
             self._child = early.take(digest)
             held.callback(self._end_child)
             if not early.holds(digest):
-                held.enter_context(self._lock(digest))
+                held.enter_context(self._store.image_lock(digest, self._owner, **self._waiting()))
             plan, platform = plan_fetch(self._resolver, top, choice, self._wanted, self._request)
+            self._let_go_of_others(plan)
             missing = self._lock_missing(plan, held)
             self._announce(plan, missing)
             self._bring(plan, missing)
             configs = self._configs(plan)
             path = () if choice is None else choice.path
-            publish(self._store, self._staging, plan, Listing(self._wanted.reference, top, platform, configs, path))
+            listing = Listing(self._wanted.reference, top, platform, configs, path)
+            entry = publish(self._store, self._staging, plan, listing)
         downloaded = sum(blob.size for blob in missing)
-        return Pulled(digest, downloaded, sum(blob.size for blob in plan.blobs) - downloaded)
+        # Whoever removes the image by now frees nothing of it before this pull lets go of it.
+        image = self._wanted.read_back(entry)
+        return Pulled(image, downloaded, sum(blob.size for blob in plan.blobs) - downloaded)
 
-    def _lock(self, digest: Digest) -> contextlib.AbstractContextManager[None]:
-        return self._store.blob_lock(
-            digest,
-            self._owner,
-            on_wait=self._wait,
-            timeout=self._wanted.limits.seconds_left(),
-            cancellation=self._cancellation,
-        )
+    def _waiting(self) -> FetchWait:
+        timeout = self._wanted.limits.seconds_left()
+        return {"on_wait": self._wait, "timeout": timeout, "cancellation": self._cancellation}
 
     def _end_child(self) -> None:
         if self._child is not None:
             self._child.close()
             self._child = None
+
+    def _let_go_of_others(self, plan: Plan) -> None:
+        """Remove the links of what an early crane might have needed: rmi and gc pass over it as long as they are."""
+        ours = {hex_of(blob.digest) for blob in plan.blobs} | {hex_of(one.digest) for one in plan.documents}
+        with fsutil.disk_errors(self._staging.blobs), contextlib.suppress(FileNotFoundError):
+            for path in self._staging.blobs.iterdir():
+                if is_hex(path.name) and path.name not in ours:
+                    path.unlink(missing_ok=True)
 
     def _lock_missing(self, plan: Plan, held: contextlib.ExitStack) -> tuple[Descriptor, ...]:
         """Be the one process that fetches each missing blob; what another one is fetching is waited for.
@@ -127,7 +135,7 @@ class ImagePull:
         """
         missing = self._lease(plan)
         for blob in sorted(missing, key=lambda blob: blob.digest) if len(missing) <= _MOST_LOCKS else ():
-            held.enter_context(self._lock(blob.digest))
+            held.enter_context(self._store.blob_lock(blob.digest, self._owner, **self._waiting()))
         return self._lease(plan)
 
     def _lease(self, plan: Plan) -> tuple[Descriptor, ...]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from micropod_img.pull.hosts import Hosts
     from micropod_img.pull.pull import PullRequest
     from micropod_img.pull.secret import Credential
+    from micropod_img.store.index import Entry
     from micropod_img.store.store import Store
     from micropod_img.tools import PendingTool
 
@@ -63,6 +64,14 @@ class PullOptions:
     auth: Credential | None = None
     ca_file: Path | None = None
     registries_conf: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Here:
+    """An image that is here, read back, and what lists it."""
+
+    record: Record
+    image: Image
 
 
 class PullJob:
@@ -140,7 +149,7 @@ class PullJob:
         wanted = self._request(reference)
         here = None if self._options.policy == "always" else self._here(reference)
         if here is not None and (self._options.policy != "newer" or self._is_current(reference, here)):
-            return plan_nothing(self._store, self._images.image(here), wanted)
+            return plan_nothing(self._store, here.image, wanted)
         if self._options.policy == "never":
             raise self._not_here(reference)
         return plan_pull(self._store, self._program(), wanted, sink=self._sink, cancellation=self._cancellation)
@@ -171,24 +180,27 @@ class PullJob:
             hint=f"micropod-img pull {reference.familiar}",
         )
 
-    def _here(self, reference: Reference) -> Record | None:
+    def _here(self, reference: Reference) -> _Here | None:
         """Return the image if it is here, whole, and for the wanted platform."""
-        records = self._images.find(reference)
-        if self._options.all_platforms:
-            records = [record for record in records if _is_all_there_is(record)]
         try:
-            record = self._choose(records) or self._damaged(records)
-            if record is None:
-                return None
-            self._images.image(record)
-            if self._options.all_platforms:
-                self._require_whole(record)
+            return self._images.consistently(lambda images: self._read(images, reference))
         except IntegrityError as error:
             if self._options.policy == "never":
                 raise
             self._sink(events.Notice(str(reference), f"{error.message}; it is fetched again"))
             return None
-        return record
+
+    def _read(self, images: ImageStore, reference: Reference) -> _Here | None:
+        records = images.find(reference)
+        if self._options.all_platforms:
+            records = [record for record in records if _is_all_there_is(record)]
+        record = self._choose(records) or self._damaged(records)
+        if record is None:
+            return None
+        image = images.image(record)
+        if self._options.all_platforms:
+            self._require_whole(record)
+        return _Here(record, image)
 
     def _choose(self, records: Sequence[Record]) -> Record | None:
         chosen = self._images.choose(records, self._platform, strict=self._strict)
@@ -207,18 +219,17 @@ class PullJob:
             if not self._store.blobs.has(digest, size):
                 raise missing_blob(digest)
 
-    def _found(self, reference: Reference, here: Record) -> tuple[Image, int, int] | None:
-        record = here if here.entry.reference == str(reference) else self._listed_too(reference)
-        if record is None:
+    def _found(self, reference: Reference, here: _Here) -> tuple[Image, int, int] | None:
+        found = here.image if here.record.entry.reference == str(reference) else self._listed_too(reference)
+        if found is None:
             return None
-        self._images.touch(record)
-        image = self._images.image(record)
+        image = self._images.used(found)
         self._sink(
             events.Finished(str(reference), image.digest, fetched=False, downloaded_bytes=0, reused_bytes=image.size)
         )
         return image, 0, image.size
 
-    def _listed_too(self, reference: Reference) -> Record | None:
+    def _listed_too(self, reference: Reference) -> Image | None:
         """List an image that was found by its digest under the reference that asked for it, if it still is here."""
         self._store.prepare()
         with self._store.index_transaction(f"pull {reference.familiar}") as transaction:
@@ -227,9 +238,9 @@ class PullJob:
             if record is None:
                 return None
             transaction.replace(with_entries(transaction.index, [renamed(record.entry, reference)]))
-        return self._choose(self._images.find(reference)) or record
+            return self._images.image(self._choose(self._images.find(reference)) or record)
 
-    def _is_current(self, reference: Reference, record: Record) -> bool:
+    def _is_current(self, reference: Reference, here: _Here) -> bool:
         if reference.digest is not None:
             return True
         from micropod_img.pull.pull import current_digest  # noqa: PLC0415 - only calls that go to the network pay for it
@@ -246,7 +257,7 @@ class PullJob:
         except UnavailableError as error:
             self._sink(events.Notice(str(reference), f"{error.message}; what is here is used"))
             return True
-        return digest in (record.digest, record.entry.index_digest)
+        return digest in (here.record.digest, here.record.entry.index_digest)
 
     def _fetched(self, reference: Reference) -> tuple[Image, int, int]:
         self._start_tool_check()
@@ -260,11 +271,7 @@ class PullJob:
             sink=self._sink,
             cancellation=self._cancellation,
         )
-        record = self._choose(self._images.find(reference))
-        if record is None:
-            raise not_here(str(reference))
-        self._images.touch(record)
-        image = self._images.image(record)
+        image = self._images.used(pulled.image)
         self._sink(
             events.Finished(
                 str(reference),
@@ -275,6 +282,12 @@ class PullJob:
             )
         )
         return image, pulled.downloaded_bytes, pulled.reused_bytes
+
+    def _read_back(self, entry: Entry) -> Image:
+        record = self._choose(list(self._images.records([entry])))
+        if record is None:
+            raise not_here(entry.reference)
+        return self._images.image(record)
 
     def _start_tool_check(self) -> None:
         if self._crane is None:
@@ -298,6 +311,7 @@ class PullJob:
             endpoints=hosts.endpoints(reference),
             settings=hosts.settings,
             limits=hosts.limits(),
+            read_back=self._read_back,
         )
 
     def _network(self) -> Hosts:

@@ -47,7 +47,7 @@ class Listing:
     path: tuple[Document, ...] = ()
 
 
-def publish(store: Store, staging: Staging, plan: Plan, listing: Listing) -> None:
+def publish(store: Store, staging: Staging, plan: Plan, listing: Listing) -> Entry:
     """Put every blob in its place, durably, and then list the image.
 
     Args:
@@ -55,6 +55,9 @@ def publish(store: Store, staging: Staging, plan: Plan, listing: Listing) -> Non
         staging: Where the fetch worked; its links keep what others would take away meanwhile.
         plan: What was fetched.
         listing: How it is listed.
+
+    Returns:
+        The entry that lists it: its own, or that of a whole index.
 
     Raises:
         IntegrityError: A layer that was here when the fetch began is gone, by another program's doing.
@@ -73,7 +76,9 @@ def publish(store: Store, staging: Staging, plan: Plan, listing: Listing) -> Non
         for path, digest in _taken_away(store, staging, plan):
             store.blobs.publish(path, digest)
             store.blobs.sync()
-        transaction.replace(_listed(store, transaction.index, plan, listing))
+        index, entry = _listed(store, transaction.index, plan, listing)
+        transaction.replace(index)
+        return entry
 
 
 def _taken_away(store: Store, staging: Staging, plan: Plan) -> Iterator[tuple[Path, Digest]]:
@@ -85,7 +90,7 @@ def _taken_away(store: Store, staging: Staging, plan: Plan) -> Iterator[tuple[Pa
             yield path, layer.digest
 
 
-def _listed(store: Store, index: LayoutIndex, plan: Plan, listing: Listing) -> LayoutIndex:
+def _listed(store: Store, index: LayoutIndex, plan: Plan, listing: Listing) -> tuple[LayoutIndex, Entry]:
     top_is_index = isinstance(listing.top.parsed, Index)
     entry = new_entry(
         reference=listing.reference,
@@ -98,11 +103,12 @@ def _listed(store: Store, index: LayoutIndex, plan: Plan, listing: Listing) -> L
     )
     whole = [old for old in index.entries if old.is_index and old.reference == entry.reference]
     if entry.is_index or not whole:
-        return with_entries(index, [entry])
-    if any(old.digest == entry.index_digest for old in whole):
-        return index  # it is listed with all its platforms
+        return with_entries(index, [entry]), entry
+    for old in whole:
+        if old.digest == entry.index_digest:
+            return index, old  # it is listed with all its platforms
     # The name moved for one platform; the others, which only the old index listed, are listed one by one.
-    return with_entries(index, [*_one_by_one(store, whole), entry])
+    return with_entries(index, [*_one_by_one(store, whole), entry]), entry
 
 
 def _one_by_one(store: Store, whole: list[Entry]) -> Iterator[Entry]:

@@ -29,12 +29,14 @@ if TYPE_CHECKING:
 
     from micropod_img.cancellation import Cancellation
     from micropod_img.digest import Digest
+    from micropod_img.models import Image
     from micropod_img.platforms import Platform
     from micropod_img.progress import ProgressSink
     from micropod_img.pull.access import AccessSettings
     from micropod_img.pull.crane import TimeLimits
     from micropod_img.pull.endpoints import Endpoint
     from micropod_img.reference import Reference
+    from micropod_img.store.index import Entry
     from micropod_img.store.store import Store
 
 _Answer = TypeVar("_Answer")
@@ -54,6 +56,7 @@ class PullRequest:
         endpoints: Where to ask, one after the other until one has it: mirrors first, the registry itself last.
         settings: What the user said of reaching registries.
         limits: How long it may take.
+        read_back: Reads what was listed, while nothing can take it away yet.
     """
 
     reference: Reference
@@ -62,13 +65,14 @@ class PullRequest:
     endpoints: tuple[Endpoint, ...]
     settings: AccessSettings
     limits: TimeLimits
+    read_back: Callable[[Entry], Image]
 
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """What a pull did: bytes that came over the network, and bytes that were here."""
+    """What a pull did: the image, bytes that came over the network, and bytes that were here."""
 
-    digest: Digest
+    image: Image
     downloaded_bytes: int
     reused_bytes: int
 

@@ -15,6 +15,7 @@ from micropod_img.rootfs.mountinfo import mounted_at
 from micropod_img.rootfs.mounts import snapshot_of, unmount
 from micropod_img.rootfs.pods import PodRequest, Pods, checked_id
 from micropod_img.rootfs.snapshots import Call, Snapshots
+from micropod_img.store.holding import read_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -255,7 +256,7 @@ class RootFilesystems:
         from micropod_img.rootfs.bundle import BundleOptions, make_bundle  # noqa: PLC0415 - pulls in pydantic
 
         options = BundleOptions(pod.id, args, pod.read_only)
-        config = self._store.blobs.read(image.config_digest)
+        config = read_config(self._store, image)
         paths = PodPaths(pod.rootfs.parent)
         with self._store.stage("bundle") as staging:
             content = make_bundle(

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from micropod_img.digest import hex_of
-from micropod_img.errors import IntegrityError
 from micropod_img.rootfs.gate import check_layer, count_again
 from micropod_img.rootfs.totals import ImageTotals
 from micropod_img.rootfs.umoci import LayerBlob
@@ -64,7 +63,7 @@ class GatedLayers:
         """Wait until a layer has passed the gate, and return it to be unpacked.
 
         Raises:
-            MicropodError: As `check_layer`; or the layer is gone.
+            MicropodError: As `check_layer`.
         """
         layer = self._layers[position]
         passed = self.look_at(position).result()
@@ -76,8 +75,6 @@ class GatedLayers:
 
     def _check(self, layer: Layer) -> Passed:
         path = self._blobs / hex_of(layer.digest)
-        if not path.exists():
-            raise IntegrityError(f"layer {layer.digest} was removed meanwhile", code="missing-blob", retryable=True)
         report = check_layer(
             path,
             digest=layer.digest,

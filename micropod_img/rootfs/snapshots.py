@@ -19,6 +19,7 @@ from micropod_img.rootfs.leases import lease
 from micropod_img.rootfs.locks import only_maker
 from micropod_img.rootfs.syscalls import sync_filesystem
 from micropod_img.rootfs.totals import ImageTotals, keep_totals
+from micropod_img.store.holding import hold_layers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -93,10 +94,9 @@ class Snapshots:
         umoci = self._umoci()
         from micropod_img.rootfs.umoci import UnpackRoot  # noqa: PLC0415 - pulls in pydantic, which a warm start spares
 
+        layers = staging.path / "layers"
+        hold_layers(self._store, image, layers)
         with fsutil.disk_errors(staging.path):
-            layers = staging.path / "layers"
-            layers.mkdir()
-            self._store.blobs.link_into(layers, image.layers)
             place = staging.path / "unpack"
             place.mkdir(mode=0o700)
         root = UnpackRoot(place, umoci=umoci)

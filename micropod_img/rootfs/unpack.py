@@ -13,6 +13,7 @@ from micropod_img.errors import ConflictError, NotFoundError, UsageError
 from micropod_img.rootfs.gated import GatedLayers
 from micropod_img.rootfs.syscalls import sync_filesystem
 from micropod_img.rootfs.umoci import UnpackRoot
+from micropod_img.store.holding import hold_layers, read_config
 from micropod_img.store.trees import remove_tree
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def unpack_image(store: Store, image: Image, destination: Path, *, umoci: Path, 
     with store.stage("unpack") as staging, _beside(target) as place:
         layers = _passed_layers(store, image, staging, call)
         root = UnpackRoot(place, umoci=umoci)
-        config = store.blobs.read(image.config_digest)
+        config = read_config(store, image)
         root.unpack_image(layers, config=config, cancellation=call.cancellation)
         with fsutil.disk_errors(target):
             sync_filesystem(root.rootfs)
@@ -91,10 +92,8 @@ def _occupied(target: Path) -> ConflictError:
 
 
 def _passed_layers(store: Store, image: Image, staging: Staging, call: Call) -> list[LayerBlob]:
-    with fsutil.disk_errors(staging.path):
-        blobs = staging.path / "layers"
-        blobs.mkdir()
-        store.blobs.link_into(blobs, image.layers)
+    blobs = staging.path / "layers"
+    hold_layers(store, image, blobs)
     with ThreadPoolExecutor(max_workers=_GATES, thread_name_prefix="gate") as executor:
         gated = GatedLayers(image.layer_details, blobs, executor, call)
         try:

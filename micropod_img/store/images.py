@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from micropod_img import media_types
 from micropod_img.digest import hex_of
-from micropod_img.errors import IntegrityError, NotFoundError, UnsupportedError, UsageError
+from micropod_img.errors import IntegrityError, MicropodError, NotFoundError, UnsupportedError, UsageError
 from micropod_img.models import Image, Layer
 from micropod_img.platforms import Platform, is_unknown, normalize, select
 from micropod_img.reference import Reference
@@ -26,11 +26,13 @@ from micropod_img.store.documents import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from micropod_img.digest import Digest
-    from micropod_img.store.index import Entry
+    from micropod_img.store.index import Entry, LayoutIndex
     from micropod_img.store.store import Store
+
+_Read = TypeVar("_Read")
 
 _SHORTEST_PREFIX = 4
 _DIGEST_LENGTH = 64
@@ -52,11 +54,36 @@ class ImageStore:
 
     Args:
         store: The store.
+        index: What is listed; if None what the store's index says at each call.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, index: LayoutIndex | None = None) -> None:
         self._store = store
         self._blobs = store.blobs
+        self._index = index
+
+    def consistently(self, read: Callable[[ImageStore], _Read]) -> _Read:
+        """Return what is read of the images under one index; again, where that was replaced and the reading failed.
+
+        Args:
+            read: Is given the images as one index lists them.
+
+        Raises:
+            MicropodError: As ``read``, of an index that stayed as it was.
+        """
+        failure: MicropodError | None = None
+        for index in self._store.indexes():
+            try:
+                return read(ImageStore(self._store, index))
+            except (IntegrityError, NotFoundError) as error:
+                failure = error
+        assert failure is not None  # noqa: S101 - for the type checker: there is one index at least
+        raise failure
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """What is listed."""
+        return (self._store.read_index() if self._index is None else self._index).entries
 
     def records(self, entries: Iterable[Entry]) -> Iterator[Record]:
         """Yield the images that entries list, those of a whole index one by one; what is no image is left out.
@@ -159,7 +186,7 @@ class ImageStore:
 
     def find(self, reference: Reference) -> list[Record]:
         """Return the images of a reference: by its digest (of a manifest or an index) if it has one, else by name."""
-        entries = self._store.read_index().entries
+        entries = self.entries
         if reference.digest is None:
             return list(self.records(entry for entry in entries if entry.reference == str(reference)))
         wanted = reference.digest
@@ -202,7 +229,7 @@ class ImageStore:
     def _by_prefix(self, text: str, prefix: str) -> list[Record]:
         found: list[Record] = []
         digests: set[Digest] = set()
-        for record in self.records(self._store.read_index().entries):
+        for record in self.records(self.entries):
             for digest in (record.digest, record.entry.index_digest):
                 if digest is not None and digest.startswith(prefix):
                     found.append(record)
@@ -308,10 +335,14 @@ class ImageStore:
             else:
                 needed[child.digest] = child.size
 
-    def touch(self, record: Record) -> None:
+    def used(self, image: Image) -> Image:
         """Note, as the time of its manifest's file, that an image was used; the index stays as it is."""
-        with contextlib.suppress(OSError):  # a store that may only be read is used all the same
-            os.utime(self._store.layout.blob(record.digest))
+        path = self._store.layout.blob(image.digest)
+        try:
+            os.utime(path)
+            return replace(image, last_used_at=datetime.fromtimestamp(path.stat().st_mtime, UTC))
+        except OSError:  # a store that may only be read is used all the same
+            return image
 
     def _last_used(self, record: Record) -> datetime:
         path = self._store.layout.blob(record.digest)

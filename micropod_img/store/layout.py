@@ -116,6 +116,10 @@ class StoreLayout:
         """Held by the one process that fetches this blob."""
         return self.locks / f"blob-{hex_of(digest)}.lock"
 
+    def image_lock(self, digest: Digest) -> Path:
+        """Held by the one process that fetches an image: of another name than a blob's, which may have its digest."""
+        return self.locks / f"image-{hex_of(digest)}.lock"
+
     def exists(self) -> bool:
         """Whether there is a store, or a layout of another tool that can be one."""
         return self.index.exists()

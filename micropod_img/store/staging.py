@@ -104,7 +104,7 @@ def sweep(layout: StoreLayout, blobs: BlobStore) -> None:
         with contextlib.suppress(OSError):
             _sweep_one(layout, blobs, path)
     for path in _paths_in(layout.locks):
-        if path.name.startswith("blob-"):
+        if path.name.startswith(("blob-", "image-")):
             with contextlib.suppress(OSError):
                 _sweep_lock(path)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from micropod_img import fsutil
 from micropod_img.errors import ConflictError, IntegrityError
@@ -16,9 +16,14 @@ from micropod_img.store.staging import Staging, sweep
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+    from typing import Unpack
 
     from micropod_img.cancellation import Cancellation
     from micropod_img.digest import Digest
+
+
+# Each is one index that was replaced while it was read; what is damaged is read as often, and then said to be.
+_MOST_READINGS = 16
 
 
 class IndexTransaction:
@@ -40,6 +45,20 @@ class IndexTransaction:
         staging = self._layout.locks / "index.json.new"  # of whoever holds the lock
         fsutil.replace_durably(self._layout.index, serialize(index), staging=staging)
         self.index = index
+
+
+class FetchWait(TypedDict, total=False):
+    """How the lock of what another process fetches is waited for.
+
+    Attributes:
+        on_wait: Called with the holder when there is one.
+        timeout: Seconds to wait at most.
+        cancellation: Ends the wait.
+    """
+
+    on_wait: Callable[[str], None] | None
+    timeout: float | None
+    cancellation: Cancellation | None
 
 
 class Store:
@@ -85,6 +104,29 @@ class Store:
                     hint=f"put it back; or remove {self.layout.version} to begin again with no images",
                 ) from error
 
+    def indexes(self) -> Iterator[LayoutIndex]:
+        """Yield the index; and again, as often as it was replaced while the caller read what it lists.
+
+        Removal takes an image from the index before it takes its blobs, and publication does the reverse. So what
+        cannot be read under an index that stayed is damaged; else somebody removed it, and the next index says so.
+
+        Raises:
+            IntegrityError: As `read_index`.
+        """
+        for _ in range(_MOST_READINGS):
+            try:
+                stream = self.layout.index.open("rb")
+            except OSError:
+                yield self.read_index()
+                return
+            with stream:
+                with fsutil.disk_errors(self.layout.index):
+                    content = stream.read()
+                yield parse_index(content, name=str(self.layout.index))
+                # As long as it is open, no later index can have its inode number.
+                if fsutil.same_file(stream.fileno(), self.layout.index):
+                    return
+
     @contextlib.contextmanager
     def index_transaction(
         self, owner: str, *, on_wait: Callable[[str], None] | None = None, cancellation: Cancellation | None = None
@@ -106,9 +148,31 @@ class Store:
         """Return a private place for work in progress, a context manager."""
         return Staging(self.layout, purpose)
 
-    @contextlib.contextmanager
+    def image_lock(
+        self, digest: Digest, owner: str, **waiting: Unpack[FetchWait]
+    ) -> contextlib.AbstractContextManager[None]:
+        """Be the one process that fetches an image; taken before the locks of its blobs. See `blob_lock`."""
+        return self._fetch_lock(self.layout.image_lock(digest), digest, owner, **waiting)
+
     def blob_lock(
+        self, digest: Digest, owner: str, **waiting: Unpack[FetchWait]
+    ) -> contextlib.AbstractContextManager[None]:
+        """Be the one process that fetches a blob.
+
+        Args:
+            digest: The blob.
+            owner: What is being done, for those who wait.
+            **waiting: How it is waited for.
+
+        Raises:
+            ConflictError: Another process still holds it when the time is over.
+        """
+        return self._fetch_lock(self.layout.blob_lock(digest), digest, owner, **waiting)
+
+    @contextlib.contextmanager
+    def _fetch_lock(
         self,
+        path: Path,
         digest: Digest,
         owner: str,
         *,
@@ -116,19 +180,6 @@ class Store:
         timeout: float | None = None,
         cancellation: Cancellation | None = None,
     ) -> Iterator[None]:
-        """Be the one process that fetches a blob.
-
-        Args:
-            digest: The blob.
-            owner: What is being done, for those who wait.
-            on_wait: Called with the holder when there is one.
-            timeout: Seconds to wait at most.
-            cancellation: Ends the wait.
-
-        Raises:
-            ConflictError: Another process still holds it when the time is over.
-        """
-        path = self.layout.blob_lock(digest)
         lock = fsutil.locked(
             path, owner=_signed(owner), on_wait=on_wait, patience=0, timeout=timeout, cancellation=cancellation
         )

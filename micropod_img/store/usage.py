@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from micropod_img.errors import IntegrityError, UnsupportedError
+from micropod_img.errors import UnsupportedError
 from micropod_img.models import ImageUsage, StoreUsage
 from micropod_img.store.images import ImageStore
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from micropod_img.digest import Digest
     from micropod_img.models import Image
-    from micropod_img.store.index import LayoutIndex
     from micropod_img.store.store import Store
 
 
@@ -26,23 +25,15 @@ def measure(store: Store) -> StoreUsage:
     Raises:
         IntegrityError: An image is damaged, so that nobody can know what it needs.
     """
-    while True:
-        index = store.read_index()
-        try:
-            return _measured(store, index)
-        except IntegrityError:
-            if store.read_index() == index:
-                raise
-            # Another process removed the image as we looked.
+    return ImageStore(store).consistently(lambda images: _measured(store, images))
 
 
-def _measured(store: Store, index: LayoutIndex) -> StoreUsage:
-    images = ImageStore(store)
+def _measured(store: Store, images: ImageStore) -> StoreUsage:
     needed: set[Digest] = set()
-    for entry in index.entries:
+    for entry in images.entries:
         needed.update(images.closure(entry))
     listed: list[Image] = []
-    for record in images.records(index.entries):
+    for record in images.records(images.entries):
         with contextlib.suppress(UnsupportedError):  # an artifact that another tool put here
             listed.append(images.image(record))
     by_digest = {image.digest: _blobs_of(image) for image in listed}

@@ -482,10 +482,11 @@ def test_a_use_is_noted_and_the_index_is_not_written_again(store: Store, images:
     os.utime(store.layout.blob(AMD64.digest), (0, 0))
     before = store.layout.index.stat()
     (record,) = records_of(store, images)
-    images.touch(record)
+    used = images.used(images.image(record))
     after = store.layout.index.stat()
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
-    assert abs((datetime.now(UTC) - images.image(record).last_used_at).total_seconds()) < 60
+    assert abs((datetime.now(UTC) - used.last_used_at).total_seconds()) < 60
+    assert images.image(record) == used
 
 
 READS_AND_WRITES = """
@@ -501,8 +502,7 @@ from micropod_img.store.usage import measure
 store = Store(Path(sys.argv[1]))
 images = ImageStore(store)
 (record,) = images.find(Reference.parse("app:1"))
-images.touch(record)
-print(images.image(record).ref, measure(store).image_bytes > 0)
+print(images.used(images.image(record)).ref, measure(store).image_bytes > 0)
 for write in (
     lambda: tag_image(store, "app:1", Reference.parse("app:2")),
     lambda: remove_images(store, ["app:1"]),
