@@ -124,6 +124,22 @@ class PushProgress:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class VerifyStarted:
+    """So many blobs of so many bytes are being read, to see whether they are what their names say."""
+
+    blobs: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyProgress:
+    """Of so many bytes, so many have been read."""
+
+    done: int
+    size: int
+
+
 Event: TypeAlias = (
     Resolving
     | FetchStarted
@@ -136,6 +152,8 @@ Event: TypeAlias = (
     | CredentialFound
     | PushStarted
     | PushProgress
+    | VerifyStarted
+    | VerifyProgress
 )
 ProgressSink: TypeAlias = Callable[[Event], None]
 

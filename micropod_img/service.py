@@ -26,9 +26,9 @@ from micropod_img.platforms import Platform, host_platform
 from micropod_img.pull.job import Policy, PullJob, PullOptions
 from micropod_img.reference import Reference
 from micropod_img.rootfs.invoker import invoking_uid
-from micropod_img.rootfs_service import RootFilesystemService
 from micropod_img.store.images import ImageStore
 from micropod_img.store.store import Store
+from micropod_img.verification_service import VerificationService
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,24 +52,28 @@ class BrokenImage:
     error: MicropodError
 
 
-class ImageService(RootFilesystemService):
+class ImageService(VerificationService):
     """The images of one store.
 
     Args:
         root: The state directory; as CONTRACT.md, "Store on disk", if None.
         config: A configuration file; the usual ones if None.
+        damaged: Whether a store whose version file is torn will do, as for one that is to be verified.
 
     Raises:
         UsageError: The configuration is wrong.
+        IntegrityError: The store's version file is torn.
         UnsupportedError: The store has a newer format.
         DiskError: The store is somebody else's, or cannot be read.
     """
 
-    def __init__(self, root: str | Path | None = None, config: str | Path | None = None) -> None:
+    def __init__(
+        self, root: str | Path | None = None, config: str | Path | None = None, *, damaged: bool = False
+    ) -> None:
         uid = invoking_uid()
         self.config = load_config(None if config is None else Path(config), os.environ, uid=uid)
         self.root: Path = store_root(root, os.environ, self.config, uid)
-        self._store = Store(self.root)
+        self._store = Store(self.root, damaged=damaged)
         self._images = ImageStore(self._store)
         self._filesystems: RootFilesystems | None = None
 

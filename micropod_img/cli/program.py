@@ -31,6 +31,7 @@ COMMANDS: Final = (
     "rmi",
     "df",
     "gc",
+    "verify",
     "unpack",
     "mount",
     "umount",

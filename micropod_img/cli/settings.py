@@ -30,8 +30,8 @@ class Settings:
         self.verbose = False
         self.json_lines = False
 
-    def service(self) -> ImageService:
-        """Return the service for the store that is meant."""
+    def service(self, *, damaged: bool = False) -> ImageService:
+        """Return the service for the store that is meant; `damaged` as for `ImageService`."""
         from micropod_img.service import ImageService  # noqa: PLC0415 - help, completion and usage errors need none
 
-        return ImageService(self.root, self.config)
+        return ImageService(self.root, self.config, damaged=damaged)

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.table import Column
 from rich.text import Text
 
-from micropod_img.progress import Event, Failed, FetchStarted, Finished, LayerProgress
+from micropod_img.progress import Event, Failed, FetchStarted, Finished, LayerProgress, VerifyProgress, VerifyStarted
 from micropod_img.render.progress_lines import Transfer, familiar
 from micropod_img.render.text import part_of, short_digest, size
 
@@ -131,6 +131,21 @@ class _Fetch:
         self._bars.update(task, completed=received)
 
 
+class _Reading:
+    """The bar of a verification."""
+
+    def __init__(self, bars: Progress, blobs: int, whole: int, clock: Callable[[], float]) -> None:
+        self._bars = bars
+        self._speed = _Speed(clock)
+        name = f"reading {blobs} blob{'s' if blobs > 1 else ''}"
+        self._task = bars.add_task(name, total=whole, speed=self._speed)
+
+    def note(self, done: int) -> None:
+        """Draw what has been read."""
+        self._speed.note(done)
+        self._bars.update(self._task, completed=done)
+
+
 class Bars:
     """A sink that draws on a terminal until it is closed, and then leaves nothing there.
 
@@ -144,6 +159,7 @@ class Bars:
         self._clock = clock
         self._console = Console(file=stream, no_color=not colour, highlight=False)
         self._fetches: dict[str, _Fetch] = {}
+        self._reading: _Reading | None = None
         self._bars = Progress(
             TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
             BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=8)),
@@ -165,6 +181,10 @@ class Bars:
             case LayerProgress(ref) if ref in self._fetches:
                 self._fetches[ref].note(event)
                 self._make_room()
+            case VerifyStarted(blobs, whole):
+                self._reading = _Reading(self._bars, blobs, whole, self._clock)
+            case VerifyProgress(done) if self._reading is not None:
+                self._reading.note(done)
             case Finished(ref) | Failed(ref) if ref in self._fetches:
                 self._fetches.pop(ref).remove()
             case _:

@@ -8,7 +8,7 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from micropod_img.progress import Event, LayerProgress
+from micropod_img.progress import Event, LayerProgress, VerifyProgress
 from micropod_img.render.document import SCHEMA, error_object
 
 if TYPE_CHECKING:
@@ -34,9 +34,10 @@ class JsonLines:
         self._said: dict[tuple[str, str], float] = {}
 
     def __call__(self, event: Event) -> None:
-        """Write the event, unless it tells of a layer that was told of a moment ago."""
-        if isinstance(event, LayerProgress) and event.received < event.size:
-            key, now = (event.ref, event.digest), self._clock()
+        """Write the event, unless it tells how far something is that was told of a moment ago."""
+        key = _passing(event)
+        if key is not None:
+            now = self._clock()
             if now - self._said.get(key, -QUIET_SECONDS) < QUIET_SECONDS:
                 return
             self._said[key] = now
@@ -51,6 +52,17 @@ def error_line(error: MicropodError) -> str:
 def event_object(event: Event) -> dict[str, object]:
     """Return an event as JSON: its name, as ``layer-progress`` for `LayerProgress`, and its members."""
     return {"event": re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(event).__name__).lower(), **dataclasses.asdict(event)}
+
+
+def _passing(event: Event) -> tuple[str, str] | None:
+    """Return of what an event tells how far it is; None for one that tells more."""
+    match event:
+        case LayerProgress(ref, digest, received, size) if received < size:
+            return ref, digest
+        case VerifyProgress(done, size) if done < size:
+            return "", ""
+        case _:
+            return None
 
 
 def _line(content: Mapping[str, object]) -> str:

@@ -15,6 +15,8 @@ from micropod_img.progress import (
     PushStarted,
     Resolving,
     Retrying,
+    VerifyProgress,
+    VerifyStarted,
     Waiting,
 )
 from micropod_img.reference import Reference
@@ -94,6 +96,13 @@ class PlainLines:
                     yield f"{familiar(ref)}: fetching {transfer.layers} of {len(layers)} layers, {size(transfer.size)}"
             case LayerProgress(ref):
                 yield from self._advanced(event)
+            case VerifyStarted(blobs, whole):
+                self._said[""] = self._clock()
+                yield f"reading {blobs} blob{'s' if blobs > 1 else ''}, {size(whole)}"
+            case VerifyProgress(done, whole) if done < whole:
+                if self._clock() - self._said[""] >= QUIET_SECONDS:
+                    self._said[""] = self._clock()
+                    yield f"{100 * done // whole} % of {size(whole)}"
             case _:
                 if (line := passing_line(event, self._style)) is not None:
                     yield line

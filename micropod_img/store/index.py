@@ -115,8 +115,26 @@ def parse_index(content: bytes, *, name: str) -> LayoutIndex:
     members = members_of(content, name)
     if "manifests" not in members.mapping:
         raise corrupt(name, "it lists nothing, not even nothing")
-    entries = tuple(_entry(Members(item, name)) for item in members.items("manifests"))
+    entries = tuple(parse_entry(Members(item, name)) for item in members.items("manifests"))
     return LayoutIndex(entries, members.mapping)
+
+
+def parse_entry(members: Members) -> Entry:
+    """Read one descriptor of the index.
+
+    Raises:
+        IntegrityError: It is none.
+    """
+    descriptor = members.descriptor()
+    annotations = members.child("annotations")
+    return Entry(
+        digest=descriptor.digest,
+        media_type=descriptor.media_type,
+        size=descriptor.size,
+        platform=descriptor.platform,
+        annotations={} if annotations is None else {key: annotations.text(key) for key in annotations.mapping},
+        members=members.mapping,
+    )
 
 
 def serialize(index: LayoutIndex) -> bytes:
@@ -159,19 +177,6 @@ def renamed(entry: Entry, reference: Reference) -> Entry:
     """Return the entry of the same image under another reference."""
     kept = {key: value for key, value in entry.annotations.items() if key != REF_NAME}
     return replace(entry, annotations={**kept, REFERENCE: str(reference)})
-
-
-def _entry(members: Members) -> Entry:
-    descriptor = members.descriptor()
-    annotations = members.child("annotations")
-    return Entry(
-        digest=descriptor.digest,
-        media_type=descriptor.media_type,
-        size=descriptor.size,
-        platform=descriptor.platform,
-        annotations={} if annotations is None else {key: annotations.text(key) for key in annotations.mapping},
-        members=members.mapping,
-    )
 
 
 def _replaces(new: Entry, old: Entry) -> bool:

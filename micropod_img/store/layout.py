@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from micropod_img import fsutil
 from micropod_img.digest import Digest, hex_of
-from micropod_img.errors import ConflictError, DiskError, UnsupportedError
+from micropod_img.errors import ConflictError, DiskError, IntegrityError, UnsupportedError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 FORMAT = 1
 """The store format that this program writes."""
 
-_OURS = frozenset({"version", "images", "snapshots", "pods", "tmp", "locks"})
+OURS = frozenset({"version", "images", "snapshots", "pods", "tmp", "locks"})
+"""The names in a state directory."""
+
 _LONGEST_FORMAT = 9
 
 _OCI_LAYOUT = b'{"imageLayoutVersion": "1.0.0"}\n'
@@ -124,11 +126,15 @@ class StoreLayout:
         """Whether there is a store, or a layout of another tool that can be one."""
         return self.index.exists()
 
-    def check(self) -> None:
+    def check(self, *, damaged: bool = False) -> None:
         """Refuse a store that must not be used, before anything of it is believed.
+
+        Args:
+            damaged: Whether a store whose version file is torn will do.
 
         Raises:
             ConflictError: It is no store but an OCI layout.
+            IntegrityError: Its version file is torn.
             UnsupportedError: Its format is newer than this program.
             DiskError: It belongs to somebody else, or cannot be read.
         """
@@ -149,15 +155,17 @@ class StoreLayout:
                 if (self.root / "oci-layout").exists():
                     raise self._is_a_layout() from None
                 return
-        if not text.isdecimal() or len(text) > _LONGEST_FORMAT or int(text) < 1:
-            raise UnsupportedError(
+        if not text.isdecimal() or int(text[:_LONGEST_FORMAT]) < 1:
+            if damaged:
+                return
+            raise IntegrityError(
                 f"{self.version} does not name a store format: {text[:40]!r}",
-                code="store-format",
-                hint=f"if the store is of this program, write {FORMAT} into it",
+                code="corrupt-version",
+                hint=f"micropod-img verify --repair writes it again, if {self.root} is a store",
             )
-        if int(text) > FORMAT:
+        if int(text[:_LONGEST_FORMAT]) > FORMAT:
             raise UnsupportedError(
-                f"{self.root} has store format {text}, and this program knows formats up to {FORMAT}",
+                f"{self.root} has store format {text[:40]}, and this program knows formats up to {FORMAT}",
                 code="store-format",
                 hint="use a newer micropod-img, or another --root",
             )
@@ -194,7 +202,7 @@ class StoreLayout:
         with contextlib.suppress(FileNotFoundError):
             names = {path.name for path in self.root.iterdir()} - {"lost+found"}  # of a filesystem made for the store
             was_begun = "locks" in names or ("tmp" not in names and (self.images / "oci-layout").exists())
-            if not names or {"version", "images"} <= names or (was_begun and names <= _OURS):
+            if not names or {"version", "images"} <= names or (was_begun and names <= OURS):
                 return
             raise ConflictError(
                 f"{self.root} is not empty and not a micropod store",

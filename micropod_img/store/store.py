@@ -66,16 +66,18 @@ class Store:
 
     Args:
         root: The state directory, absolute; it need not exist before something is written.
+        damaged: Whether a store whose version file is torn will do, as for one that is to be verified.
 
     Raises:
         ConflictError: It is no store but an OCI layout.
+        IntegrityError: Its version file is torn.
         UnsupportedError: It has a newer format than this program knows.
         DiskError: It belongs to somebody else, or cannot be read.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, damaged: bool = False) -> None:
         self.layout = StoreLayout(root)
-        self.layout.check()
+        self.layout.check(damaged=damaged)
         self.blobs = BlobStore(self.layout)
 
     def prepare(self) -> None:
@@ -138,11 +140,19 @@ class Store:
             on_wait: Called with the holder when the wait takes long.
             cancellation: Ends the wait.
         """
+        with self.index_lock(owner, on_wait=on_wait, cancellation=cancellation):
+            yield IndexTransaction(self.layout, self.read_index())
+
+    @contextlib.contextmanager
+    def index_lock(
+        self, owner: str, *, on_wait: Callable[[str], None] | None = None, cancellation: Cancellation | None = None
+    ) -> Iterator[None]:
+        """Hold the index lock, whatever the index says; see `index_transaction`."""
         with (
             fsutil.disk_errors(self.layout.index),
             fsutil.locked(self.layout.index_lock, owner=_signed(owner), on_wait=on_wait, cancellation=cancellation),
         ):
-            yield IndexTransaction(self.layout, self.read_index())
+            yield
 
     def stage(self, purpose: str) -> Staging:
         """Return a private place for work in progress, a context manager."""

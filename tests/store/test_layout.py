@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micropod_img import fsutil
-from micropod_img.errors import ConflictError, DiskError, UnsupportedError
+from micropod_img.errors import ConflictError, DiskError, IntegrityError, UnsupportedError
 from micropod_img.store.layout import FORMAT, StoreLayout
 from tests.support.layouts import write_layout
 
@@ -195,8 +195,9 @@ def test_a_newer_store_is_refused(text: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"\n", b"x", b"0", b"-1", b"1.0", b"1 2", "²".encode(), b"\xff", b"\x1b[2J"])
 def test_a_version_that_is_no_number_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "version").write_bytes(content)
-    with pytest.raises(UnsupportedError) as raised:
+    with pytest.raises(IntegrityError) as raised:
         StoreLayout(tmp_path).check()
+    assert (raised.value.exit_status, raised.value.code) == (7, "corrupt-version")
     assert raised.value.message.isprintable()
 
 

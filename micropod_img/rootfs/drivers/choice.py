@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from micropod_img import fsutil
 from micropod_img.cancellation import Cancellation
-from micropod_img.errors import MicropodError, UnsupportedError
+from micropod_img.errors import IntegrityError, MicropodError, UnsupportedError
 from micropod_img.models import DriverChoice
 from micropod_img.rootfs.drivers.copies import CopyDriver
 from micropod_img.rootfs.drivers.driver import PodPaths
 from micropod_img.rootfs.drivers.fuse import FuseOverlayDriver
 from micropod_img.rootfs.drivers.overlay import OverlayDriver
 from micropod_img.rootfs.locks import only_maker
-from micropod_img.store.documents import Members, members_of
+from micropod_img.store.documents import Members, corrupt, members_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,6 +69,15 @@ class DriverSelection:
             if driver.name == choice.driver:
                 return driver, choice
         return None
+
+    def recorded_name(self) -> str | None:
+        """Return the name of the driver that made the snapshots here, on whatever kernel; None where there is none.
+
+        Raises:
+            IntegrityError: The record is torn.
+        """
+        members = self._read()
+        return None if members is None else _choice(members).driver
 
     def choose(self, *, in_use: bool) -> tuple[Driver, DriverChoice]:
         """Try the drivers and record the first that works.
@@ -132,9 +141,13 @@ class DriverSelection:
     def _read(self) -> Members | None:
         path = self._store.layout.snapshot_driver
         try:
-            return members_of(path.read_bytes(), str(path))
+            members = members_of(path.read_bytes(), str(path))
+            _choice(members)
         except FileNotFoundError:
             return None
+        except IntegrityError as error:
+            raise IntegrityError(error.message, code="corrupt-driver", hint="micropod-img verify --repair") from error
+        return members
 
     def _record(self, choice: DriverChoice) -> None:
         layout = self._store.layout
@@ -155,6 +168,8 @@ def _circumstances() -> Mapping[str, object]:
 
 
 def _choice(members: Members) -> DriverChoice:
+    if members.text("driver") not in _REASONS:
+        raise corrupt("the record of the driver", "it names none")
     rejected = members.child("rejected")
     reasons = () if rejected is None else tuple((name, rejected.text(name)) for name in rejected.mapping)
     return DriverChoice(members.text("driver"), members.text("reason"), reasons)
