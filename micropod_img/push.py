@@ -12,8 +12,8 @@ from micropod_img import fsutil, media_types, progress
 from micropod_img.digest import Digest
 from micropod_img.errors import IntegrityError, NotFoundError, UnavailableError, UsageError
 from micropod_img.models import PushReport
-from micropod_img.pull.access import open_access
-from micropod_img.pull.crane import Crane, timed_out
+from micropod_img.pull.ask import ask
+from micropod_img.pull.crane import timed_out
 from micropod_img.pull.crane_errors import Request
 from micropod_img.pull.retry import Retries
 from micropod_img.reference import Reference
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from micropod_img.cancellation import Cancellation
     from micropod_img.platforms import Platform
     from micropod_img.progress import ProgressSink
-    from micropod_img.pull.crane import TimeLimits
+    from micropod_img.pull.crane import Crane, TimeLimits
     from micropod_img.pull.hosts import Hosts
     from micropod_img.run import Child
     from micropod_img.store.documents import StoredDescriptor
@@ -114,20 +114,30 @@ class Push:
         self._store.prepare()
         with self._store.stage(_STAGE) as staging:
             self._lay_out(staging, root)
-            access = open_access(endpoint, self._hosts.settings, staging.path / "home", cancellation=self._cancellation)
-            crane = Crane(self._program, access, limits)
             self._sink(progress.PushStarted(str(destination), endpoint.host, root.digest, _sum(root.needed)))
-            if access.credential_source:
-                self._sink(progress.CredentialFound(str(destination), endpoint.host, access.credential_source))
+            sent: set[Digest] = set()
 
-            def attempt(number: int) -> str:
-                layout = staging.image_layout
-                keep_open = (staging.descriptor,)
-                with crane.start_push(layout, keep_open=keep_open, verbose=number > 1) as child:
-                    return self._watch(child, crane, request, root, limits)
+            def send(crane: Crane, request: Request) -> None:
+                def attempt(number: int) -> None:
+                    keep_open = (staging.descriptor,)
+                    with crane.start_push(staging.image_layout, keep_open=keep_open, verbose=number > 1) as child:
+                        try:
+                            self._watch(child, crane, request, root, limits)
+                        finally:
+                            sent.update(_distinct(_PUSHED, child.stderr_so_far()))
 
-            log = retries.run(attempt, reached=False)
-        pushed = sum(root.needed.get(digest, 0) for digest in _distinct(_PUSHED, log))
+                retries.run(attempt, reached=False)
+
+            ask(
+                endpoint,
+                self._program,
+                staging.path,
+                self._hosts.settings,
+                request=request,
+                question=send,
+                retries=retries,
+            )
+        pushed = sum(root.needed.get(digest, 0) for digest in sent)
         return PushReport(str(destination), root.digest, root.media_type, pushed, max(_sum(root.needed) - pushed, 0))
 
     def _root(self, records: Sequence[Record], wanted: PushRequest) -> _Root:
@@ -204,8 +214,8 @@ class Push:
         if any(not (staging.blobs / digest.removeprefix("sha256:")).exists() for digest in root.needed):
             raise IntegrityError("the image was removed meanwhile", code="missing-blob", stage=_STAGE, retryable=True)
 
-    def _watch(self, child: Child, crane: Crane, request: Request, root: _Root, limits: TimeLimits) -> str:
-        """Watch crane to its end: what it writes to the network is its sign of life; return its log."""
+    def _watch(self, child: Child, crane: Crane, request: Request, root: _Root, limits: TimeLimits) -> None:
+        """Watch crane to its end: what it writes to the network is its sign of life."""
         total = _sum(root.needed)
         last_written, last_growth, told = 0, time.monotonic(), -1
         while not child.wait(_TICK_SECONDS):
@@ -225,7 +235,6 @@ class Push:
         if completed.status != 0:
             raise crane.failure(completed, request)
         self._sink(progress.PushProgress(request.ref, total, total))
-        return completed.stderr
 
 
 def _destination(wanted: PushRequest, records: Sequence[Record]) -> Reference:

@@ -111,7 +111,7 @@ _TABLE = (
         r": UNAUTHORIZED: |: unexpected status code 401 ",
         AuthError,
         "unauthorized",
-        "{endpoint} wants credentials for {ref}, or other ones",
+        "{endpoint} wants credentials {purpose} {ref}, or other ones",
         _LOGIN,
     ),
     _Row(
@@ -339,6 +339,7 @@ def _error(row: _Row, request: Request, detail: str) -> MicropodError:
         "repository": repository,
         "path": repository.partition("/")[2] or repository,
         "verb": "push to" if request.stage == "push" else "read",
+        "purpose": "to push to" if request.stage == "push" else "for",
     }
     message = row.message.format(**fields)
     hint = row.hint.format(**fields) if row.hint else None

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from micropod_img.models import PlannedEndpoint, PullPlan
 from micropod_img.progress import LayerPlan
 from micropod_img.pull.access import open_access
+from micropod_img.pull.ask import ask
 from micropod_img.pull.crane_errors import Request
 from micropod_img.pull.image_pull import choose, plan_fetch
-from micropod_img.pull.pull import OF_THE_ENDPOINT, ask, retries_at, together
+from micropod_img.pull.pull import OF_THE_ENDPOINT, retries_at, together
 from micropod_img.pull.resolve import Resolver
 
 if TYPE_CHECKING:
@@ -100,7 +101,8 @@ def _read(
         endpoint,
         program,
         directory,
-        wanted,
+        wanted.settings,
+        request=request,
         question=lambda crane, request: crane.manifest(None, request, cancellation=cancellation),
         retries=retries_at(endpoint, wanted, sink, cancellation),
     )

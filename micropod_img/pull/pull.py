@@ -6,7 +6,7 @@ This module and what it imports is light; what reads a registry's documents stri
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from micropod_img import progress
 from micropod_img.errors import (
@@ -17,14 +17,13 @@ from micropod_img.errors import (
     RateLimitedError,
     UnavailableError,
 )
-from micropod_img.pull.access import open_access
-from micropod_img.pull.crane import Crane
+from micropod_img.pull.ask import ask
 from micropod_img.pull.crane_errors import Request
 from micropod_img.pull.early import EarlyFetch
 from micropod_img.pull.retry import Retries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from micropod_img.cancellation import Cancellation
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
     from micropod_img.reference import Reference
     from micropod_img.store.index import Entry
     from micropod_img.store.store import Store
-
-_Answer = TypeVar("_Answer")
 
 # What one place to ask may answer, and another may not; a full disk or a hostile image is the same everywhere.
 OF_THE_ENDPOINT = (NotFoundError, AuthError, UnavailableError, RateLimitedError, IntegrityError)
@@ -121,7 +118,8 @@ def _pull_from(
             endpoint,
             program,
             staging.path,
-            wanted,
+            wanted.settings,
+            request=request,
             question=lambda crane, request: crane.manifest(None, request, cancellation=cancellation),
             retries=retries,
         )
@@ -147,54 +145,6 @@ def retries_at(endpoint: Endpoint, wanted: PullRequest, sink: ProgressSink, canc
     return Retries(str(wanted.reference), wanted.limits, others_left, sink, cancellation)
 
 
-def ask(
-    endpoint: Endpoint,
-    program: Path,
-    directory: Path,
-    wanted: PullRequest,
-    *,
-    question: Callable[[Crane, Request], _Answer],
-    retries: Retries,
-) -> tuple[Crane, _Answer]:
-    """Find the way to a registry by a first small question.
-
-    Args:
-        endpoint: The registry.
-        program: Path of the verified crane.
-        directory: A private place.
-        wanted: What is to be pulled.
-        question: What is asked; a second time, without a credential, where it must not be sent.
-        retries: Repeats it where that can help.
-
-    Returns:
-        The way, and the answer.
-
-    Raises:
-        MicropodError: As the table of `micropod_img.pull.crane_errors` says.
-    """
-    request = Request(str(wanted.reference), endpoint.host, "resolve")
-    access = open_access(endpoint, wanted.settings, directory / "home", cancellation=retries.cancellation)
-    if access.credential_source is not None:
-        retries.sink(progress.CredentialFound(request.ref, endpoint.host, access.credential_source))
-    crane = Crane(program, access, wanted.limits, retries)
-    try:
-        return crane, question(crane, request)
-    except UnavailableError as error:
-        if error.code != "plain-http" or not access.is_https_only(endpoint):
-            raise
-    # The registry speaks plain HTTP. It may serve strangers too, and the credential stays here.
-    withheld = f"{endpoint.host} speaks plain HTTP, so it is not sent the credential of {access.credential_source}"
-    retries.sink(progress.Notice(request.ref, f"{withheld}; --insecure sends it"))
-    access = open_access(endpoint, wanted.settings, directory / "anonymous", anonymous=True)
-    crane = Crane(program, access, wanted.limits, retries)
-    try:
-        return crane, question(crane, request)
-    except AuthError as error:
-        error.message = f"{error.message}; {withheld}"
-        error.hint = "if you trust the network in between: --insecure"
-        raise
-
-
 def current_digest(
     store: Store, program: Path, wanted: PullRequest, *, sink: ProgressSink, cancellation: Cancellation
 ) -> Digest:
@@ -211,7 +161,8 @@ def current_digest(
                     endpoint,
                     program,
                     staging.path,
-                    wanted,
+                    wanted.settings,
+                    request=Request(str(wanted.reference), endpoint.host, "resolve"),
                     question=lambda crane, request: crane.digest(request, cancellation=cancellation),
                     retries=retries_at(endpoint, wanted, sink, cancellation),
                 )

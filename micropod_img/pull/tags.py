@@ -7,10 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from micropod_img import progress
 from micropod_img.errors import UsageError
-from micropod_img.pull.access import open_access
-from micropod_img.pull.crane import Crane
+from micropod_img.pull.ask import ask
 from micropod_img.pull.crane_errors import Request
 from micropod_img.pull.retry import Retries
 from micropod_img.reference import Reference
@@ -49,11 +47,15 @@ def list_tags(
     limits = hosts.limits()
     retries = Retries(reference.name, limits, others_left=False, sink=sink, cancellation=cancellation)
     with tempfile.TemporaryDirectory(prefix="micropod-tags-") as directory:
-        access = open_access(endpoint, hosts.settings, Path(directory), cancellation=cancellation)
-        if access.credential_source is not None:
-            sink(progress.CredentialFound(str(reference), endpoint.host, access.credential_source))
-        crane = Crane(program, access, limits, retries)
-        tags = crane.tags(Request(reference.name, endpoint.host, "resolve"), cancellation=cancellation)
+        _, tags = ask(
+            endpoint,
+            program,
+            Path(directory),
+            hosts.settings,
+            request=Request(reference.name, endpoint.host, "resolve"),
+            question=lambda crane, request: crane.tags(request, cancellation=cancellation),
+            retries=retries,
+        )
     return sorted_as_versions(tags)
 
 

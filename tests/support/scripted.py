@@ -209,7 +209,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def _serve(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        body = self._body()
         headers = {name.lower(): value for name, value in self.headers.items()}
         response = self.server.registry.answer(RecordedRequest(self.command, self.path, headers, body))
         if response.silent:
@@ -229,6 +229,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = self.close_connection or promised != len(response.body)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815 - http.server's names
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
 
     def _reset(self, beginning: bytes) -> None:
         self.wfile.write(beginning)

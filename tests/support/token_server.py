@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import secrets
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
@@ -23,6 +24,8 @@ class TokenServer:
         users: Passwords by user name.
         refresh_tokens: Identity tokens that are taken.
         readable: Repositories that everybody with credentials may read.
+        writable: Those of them that everybody with credentials may push to.
+        asked: The scopes that were asked for, in order.
         oauth2: Whether it knows OAuth 2; without, identity tokens are of no use.
         refusal: The status of an answer to wrong credentials.
     """
@@ -31,6 +34,8 @@ class TokenServer:
     users: dict[str, str] = field(default_factory=dict)
     refresh_tokens: set[str] = field(default_factory=set)
     readable: set[str] = field(default_factory=set)
+    writable: set[str] = field(default_factory=set)
+    asked: list[str] = field(default_factory=list)
     oauth2: bool = True
     refusal: int = 401
     _tokens: dict[str, set[str]] = field(default_factory=dict)
@@ -41,12 +46,13 @@ class TokenServer:
         if address.path == "/token":
             return self._exchange(request, parse_qs(address.query))
         scopes = self._tokens.get(request.headers.get("authorization", "").removeprefix("Bearer "))
-        wanted = address.path.removeprefix("/v2/").rpartition("/")[0].rpartition("/")[0]
-        if scopes is not None and (not wanted or f"repository:{wanted}:pull" in scopes):
+        repository = re.split("/(?:blobs|manifests|tags)/", address.path.removeprefix("/v2/"))[0]
+        action = "pull" if request.method in {"GET", "HEAD"} else "push"
+        if scopes is not None and (not repository or f"repository:{repository}:{action}" in scopes):
             return response
         challenge = f'Bearer realm="{self.registry.url}/token",service="tests"'
-        if wanted:
-            challenge += f',scope="repository:{wanted}:pull"'
+        if repository:
+            challenge += f',scope="repository:{repository}:{"pull" if action == "pull" else "pull,push"}"'
         return oci_error(401, "UNAUTHORIZED", headers={"WWW-Authenticate": challenge})
 
     def _exchange(self, request: RecordedRequest, query: dict[str, list[str]]) -> Response:
@@ -65,9 +71,14 @@ class TokenServer:
             return Response(self.refusal, {}, b'{"details": "incorrect username or password"}')
         return self._token(query.get("scope", []), "token")
 
+    def _granted(self, kind: str, repository: str, actions: str) -> set[str]:
+        allowed = {"pull": self.readable, "push": self.writable}
+        return {f"{kind}:{repository}:{one}" for one in actions.split(",") if repository in allowed.get(one, ())}
+
     def _token(self, scopes: list[str], name: str) -> Response:
         token = secrets.token_urlsafe()
-        self._tokens[token] = {scope for scope in scopes if scope.split(":")[1] in self.readable}
+        self.asked += scopes
+        self._tokens[token] = {one for scope in scopes for one in self._granted(*scope.split(":"))}
         return Response(
             200, {"Content-Type": "application/json"}, json.dumps({name: token, "expires_in": 300}).encode()
         )
