@@ -227,6 +227,7 @@ class RootFilesystems:
 
         if self._store.layout.snapshots.exists():  # what is mounted keeps its snapshots
             self.enter_user_namespace()
+        self.pods.sweep()
         try:
             return collect_snapshots(self._store)
         except IntegrityError:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from micropod_img import fsutil
-from micropod_img.errors import ConflictError, NotFoundError, UsageError
+from micropod_img.errors import ConflictError, MicropodError, NotFoundError, UsageError
 from micropod_img.models import Pod
 from micropod_img.rootfs.drivers.driver import PodPaths
 from micropod_img.rootfs.mountinfo import mount_points
@@ -76,6 +76,7 @@ class Pods:
             MicropodError: As `Snapshots.ensure`; or it cannot be mounted.
         """
         pod_id = checked_id(request.pod_id or os.urandom(_ID_BYTES).hex())
+        self.sweep()
         self.refuse_taken(pod_id)
         with self._store.stage("pod") as staging:
             chain = snapshots.ensure(image, staging, call)
@@ -97,16 +98,31 @@ class Pods:
                     read_only=request.read_only,
                     written_first=request.finish is not None,
                 )
-                fsutil.write_durably(staged.record, record.serialize())
+                fsutil.write_durably(staged.draft, record.serialize())
                 fsutil.make_directory(self._store.layout.pods)
                 with _locked(staged.directory):
                     self._give_name(staged, record)
                     return self._finish(record, request, snapshots, driver)
 
     def refuse_taken(self, pod_id: str) -> None:
-        """Raise `ConflictError` if there is a pod with an id."""
-        if os.path.lexists(self._store.layout.pod(pod_id)):
-            raise _exists(pod_id)
+        """Raise `ConflictError` if there is a pod with an id, or somebody makes one."""
+        paths = PodPaths(self._store.layout.pod(pod_id))
+        if os.path.lexists(paths.directory):
+            with _locked_if_left(paths) as is_left:
+                if not is_left:
+                    raise _exists(pod_id)
+
+    def sweep(self) -> None:
+        """Remove what killed processes left of pods that they were making.
+
+        What is in use is left for another time: it must not keep anyone from their work.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            for draft in self._store.layout.pods.glob("*/pod.json.new"):
+                paths = PodPaths(draft.parent)
+                with contextlib.suppress(MicropodError, OSError), _locked_if_left(paths) as is_left:
+                    if is_left:
+                        self._take_back(paths)
 
     def get(self, pod_id: str) -> Pod:
         """Return a pod.
@@ -199,7 +215,6 @@ class Pods:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise _exists(record.id) from error
             raise
-        fsutil.fsync_directory(self._store.layout.pods)
 
     def _finish(self, record: PodRecord, request: PodRequest, snapshots: Snapshots, driver: Driver) -> Pod:
         paths = self._paths(record.id)
@@ -211,6 +226,9 @@ class Pods:
                 if record.read_only:
                     unmount(paths.rootfs)
                     driver.mount_pod(paths, files, read_only=True)
+            paths.draft.rename(paths.record)
+            for directory in (paths.directory, self._store.layout.pods):
+                fsutil.fsync_directory(directory)
         except BaseException:
             self._take_back(paths)
             raise
@@ -294,6 +312,21 @@ def _locked(directory: Path) -> Iterator[None]:
         if not fsutil.same_file(descriptor, directory):
             raise _GoneError
         yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _locked_if_left(paths: PodPaths) -> Iterator[bool]:
+    """Yield whether a directory is what a killed process left of a pod; if so, nobody else takes it meanwhile."""
+    try:
+        descriptor = os.open(paths.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except (FileNotFoundError, NotADirectoryError):
+        yield False
+        return
+    try:
+        is_unused = fsutil.try_lock(descriptor) and fsutil.same_file(descriptor, paths.directory)
+        yield is_unused and paths.draft.exists()
     finally:
         os.close(descriptor)
 

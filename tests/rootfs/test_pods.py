@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -253,6 +255,61 @@ def test_what_fails_after_the_mount_takes_the_pod_back(service: LocalService, st
         service.create_pod(ref, policy="never", bundle=True)
     assert list((store_root / "pods").iterdir()) == []
     assert str(store_root) not in run("cat", "/proc/self/mountinfo").stdout
+
+
+def left_by_a_killed_process(service: LocalService, ref: str) -> Path:
+    """Return the directory of a pod whose maker was killed when all was done but its record."""
+    pod = service.create_pod(ref, pod_id="half", policy="never")
+    (pod.rootfs.parent / "pod.json").rename(pod.rootfs.parent / "pod.json.new")
+    return pod.rootfs.parent
+
+
+def test_a_pod_whose_maker_was_killed_is_not_there(service: LocalService, ref: str) -> None:
+    left_by_a_killed_process(service, ref)
+    assert service.list_pods() == []
+    for use in (service.get_pod, service.mount_pod, service.unmount_pod):
+        with pytest.raises(NotFoundError):
+            use("half")
+
+
+@pytest.mark.parametrize("command", ["create", "create with its id", "gc"])
+def test_what_is_left_of_it_goes_with_the_next_command(
+    command: str, service: LocalService, ref: str, store_root: Path
+) -> None:
+    left = left_by_a_killed_process(service, ref)
+    match command:
+        case "create":
+            service.remove_pod(service.create_pod(ref, policy="never").id)
+        case "create with its id":
+            assert service.create_pod(ref, pod_id="half", policy="never").mounted
+            service.remove_pod("half")
+        case _:
+            service.collect_garbage()
+    assert not left.exists()
+    assert list((store_root / "tmp").iterdir()) == []
+    assert str(store_root) not in run("cat", "/proc/self/mountinfo").stdout
+
+
+def test_a_pod_in_the_making_is_nobody_elses(service: LocalService, ref: str) -> None:
+    left = left_by_a_killed_process(service, ref)
+    descriptor = os.open(left, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    service.collect_garbage()
+    assert (left / "rootfs/a").exists()
+    with pytest.raises(ConflictError):
+        service.create_pod(ref, pod_id="half", policy="never")
+    os.close(descriptor)
+    service.collect_garbage()
+
+
+def test_what_is_left_of_a_pod_and_in_use_keeps_nobody_from_their_work(service: LocalService, ref: str) -> None:
+    left = left_by_a_killed_process(service, ref)
+    with subprocess.Popen(["/usr/bin/sleep", "60"], cwd=left / "rootfs") as holder:
+        service.remove_pod(service.create_pod(ref, policy="never").id)
+        assert (left / "rootfs/a").exists()
+        holder.kill()
+    service.collect_garbage()
+    assert not left.exists()
 
 
 def test_a_bundle_has_a_configuration_beside_its_root_filesystem(service: LocalService, ref: str) -> None:

@@ -27,6 +27,11 @@ class PodPaths:
         return self.directory / "pod.json"
 
     @property
+    def draft(self) -> Path:
+        """What becomes ``pod.json`` when the pod is whole; until then there is no pod."""
+        return self.directory / "pod.json.new"
+
+    @property
     def config(self) -> Path:
         """What makes it a bundle that a runtime can start (``config.json``)."""
         return self.directory / "config.json"
