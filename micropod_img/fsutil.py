@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from micropod_img.cancellation import Cancellation
 
 _POLL_SECONDS = 0.05
+_SHORT_POLL_SECONDS = 0.005
 
 _DISK_CODES = {
     errno.ENOSPC: ("disk-full", "the disk is full", "free some space, or choose another --root"),
@@ -129,6 +130,42 @@ def try_lock(descriptor: int, *, shared: bool = False) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def try_lock_of_dead(descriptor: int, *, patience: float = 1.0) -> bool:
+    """Take a lock if nobody alive has it; return whether it was taken.
+
+    Children that inherited a lock die with the process that took it, but a moment later. That moment is waited for.
+
+    Args:
+        descriptor: The open file.
+        patience: Seconds to wait at most for such children: where nothing lets them die, they go on for long.
+    """
+    until = time.monotonic() + patience
+    while not try_lock(descriptor):
+        if not _was_locked_by_dead(descriptor) or time.monotonic() > until:
+            return False
+        time.sleep(_SHORT_POLL_SECONDS)
+    return True
+
+
+def _was_locked_by_dead(descriptor: int) -> bool:
+    """Whether whoever took the lock of an open file has ended, as far as the kernel tells (proc(5), "locks")."""
+    status = os.fstat(descriptor)
+    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    with contextlib.suppress(FileNotFoundError), open("/proc/locks", encoding="ascii") as locks:  # noqa: PTH123 - start-up
+        for _, kind, _, _, process, file, *_ in map(str.split, locks):
+            if kind == "FLOCK" and file == place:
+                return not _is_alive(process)
+    return False
+
+
+def _is_alive(process: str) -> bool:
+    try:
+        with open(f"/proc/{process}/stat", encoding="utf-8", errors="replace") as status:  # noqa: PTH123 - the same
+            return status.read().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def same_file(descriptor: int, path: Path) -> bool:

@@ -57,13 +57,15 @@ class UnpackRoot:
     Args:
         directory: An empty directory that is nobody else's (mode 0700), on the filesystem that the files shall be on.
         umoci: The program.
+        keep_open: File descriptors that umoci keeps, which must not lead out of the directory: locks on it.
 
     Raises:
         DiskError: It cannot be written.
     """
 
-    def __init__(self, directory: Path, *, umoci: Path) -> None:
+    def __init__(self, directory: Path, *, umoci: Path, keep_open: Sequence[int] = ()) -> None:
         self._directory = directory
+        self._keep_open = keep_open
         self.rootfs: Final = directory / "rootfs"
         """Where the files go; a snapshot's overlay is mounted here before `unpack_layer`."""
         with disk_errors(directory):
@@ -126,7 +128,7 @@ class UnpackRoot:
         argv += ["--rootless"] if _is_rootless() else []
         argv += ["--image", f"/image:{_TAG}", "/rootfs"]
         try:
-            completed = run.run(argv, env={}, cancellation=cancellation)
+            completed = run.run(argv, env={}, pass_fds=self._keep_open, cancellation=cancellation)
         except run.ProgramNotFoundError as error:
             raise ToolError(f"{error.args[0]} cannot be started", code="tool-missing") from error
         if completed.status != 0:

@@ -48,9 +48,9 @@ def unpack_image(store: Store, image: Image, destination: Path, *, umoci: Path, 
         MicropodError: As `micropod_img.rootfs.snapshots.Snapshots.ensure`.
     """
     target = checked_destination(destination, store)
-    with store.stage("unpack") as staging, _beside(target) as place:
+    with store.stage("unpack") as staging, _beside(target) as (place, lock):
         layers = _passed_layers(store, image, staging, call)
-        root = UnpackRoot(place, umoci=umoci)
+        root = UnpackRoot(place, umoci=umoci, keep_open=(lock,))
         config = read_config(store, image)
         root.unpack_image(layers, config=config, cancellation=call.cancellation)
         with fsutil.disk_errors(target):
@@ -107,8 +107,12 @@ def _passed_layers(store: Store, image: Image, staging: Staging, call: Call) -> 
 
 
 @contextlib.contextmanager
-def _beside(target: Path) -> Iterator[Path]:
-    """Make a private directory next to the destination; one that a killed process left there is removed."""
+def _beside(target: Path) -> Iterator[tuple[Path, int]]:
+    """Make a private directory next to the destination; one that a killed process left there is removed.
+
+    Yields:
+        The directory, and the descriptor of the lock on it.
+    """
     prefix = f".{target.name[:100]}.micropod-"
     with fsutil.disk_errors(target.parent):
         for leftover in target.parent.glob(f"{_literally(prefix)}*"):
@@ -122,7 +126,7 @@ def _beside(target: Path) -> Iterator[Path]:
                 break
             os.close(descriptor)
     try:
-        yield place
+        yield place, descriptor
     finally:
         remove_tree(place)
         os.close(descriptor)
@@ -136,7 +140,7 @@ def _sweep(leftover: Path) -> None:
     with contextlib.suppress(OSError):  # of another user, or being swept by another process
         descriptor = os.open(leftover, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            if fsutil.try_lock(descriptor):
+            if fsutil.try_lock_of_dead(descriptor):
                 remove_tree(leftover)
         finally:
             os.close(descriptor)

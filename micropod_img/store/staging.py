@@ -104,7 +104,7 @@ def sweep(layout: StoreLayout, blobs: BlobStore) -> None:
         with contextlib.suppress(OSError):
             _sweep_one(layout, blobs, path)
     for path in _paths_in(layout.locks):
-        if path.name.startswith(("blob-", "image-")):
+        if path.suffix == ".lock":
             with contextlib.suppress(OSError):
                 _sweep_lock(path)
 
@@ -122,7 +122,7 @@ def _sweep_one(layout: StoreLayout, blobs: BlobStore, path: Path) -> None:
     path.chmod(0o700)  # as it is already, unless its maker was killed before it was
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        if fsutil.try_lock(descriptor) and fsutil.same_file(descriptor, path):
+        if fsutil.try_lock_of_dead(descriptor) and fsutil.same_file(descriptor, path):
             with contextlib.suppress(OSError, DiskError):
                 _salvage(layout, blobs, path / "layout" / "blobs" / "sha256")
             _remove_tree(path)

@@ -42,8 +42,8 @@ class IndexTransaction:
         """Write another index, durably and at once; only then may what it no longer lists be taken away."""
         if index == self.index:
             return
-        staging = self._layout.locks / "index.json.new"  # of whoever holds the lock
-        fsutil.replace_durably(self._layout.index, serialize(index), staging=staging)
+        with Staging(self._layout, "index") as staging:
+            fsutil.replace_durably(self._layout.index, serialize(index), staging=staging.path / "index.json")
         self.index = index
 
 

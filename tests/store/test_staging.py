@@ -241,6 +241,13 @@ def test_a_place_that_somebody_works_in_is_not_swept(store: Store) -> None:
         assert (staging.path / "file").exists()
 
 
+@pytest.mark.parametrize("name", ["blob-01.lock", "snapshot-01.lock", "index.lock", "driver.lock"])
+def test_a_lock_file_of_a_killed_process_is_swept(name: str, store: Store) -> None:
+    (store.layout.locks / name).write_bytes(b"process 1 (pull)")
+    swept(store)
+    assert list(store.layout.locks.iterdir()) == []
+
+
 def test_a_lock_that_somebody_holds_is_not_swept(store: Store) -> None:
     with store.blob_lock(LAYER.digest, "pull"):
         (path,) = store.layout.locks.iterdir()
@@ -258,6 +265,17 @@ def test_a_place_is_not_swept_while_a_child_of_its_killed_owner_lives(store: Sto
         assert swept(store) == ["pull-kept"]
     finally:
         os.close(descriptor)
+    assert swept(store) == []
+
+
+def test_a_place_is_swept_at_once_though_children_of_its_killed_owner_are_only_about_to_die(store: Store) -> None:
+    code = (
+        "import os, subprocess, sys; from pathlib import Path; from micropod_img.store.store import Store\n"
+        "with Store(Path(sys.argv[1])).stage('pull') as staging:\n"
+        "    subprocess.Popen(['/bin/sleep', '0.3'], pass_fds=[staging.descriptor])\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(store.layout.root)], check=False)
     assert swept(store) == []
 
 

@@ -140,8 +140,10 @@ def test_a_transaction_that_fails_changes_nothing_and_lets_others_in(store: Stor
         assert [entry.reference for entry in transaction.index.entries] == listed(store)
 
 
-def test_an_index_that_a_killed_process_was_writing_is_written_over(store: Store) -> None:
-    (store.layout.locks / "index.json.new").write_bytes(b'{"half')
+def test_an_index_that_a_killed_process_was_writing_is_gone(store: Store) -> None:
+    place = store.layout.staging / "index-0123"
+    place.mkdir()
+    (place / "index.json").write_bytes(b'{"half')
     (store.layout.locks / "index.lock").write_bytes(b"process 1 (pull)")
     pulled(store, "app:1", APP)
     assert stores.problems(store.layout.root) == []

@@ -157,10 +157,10 @@ class DriverSelection:
             "rejected": dict(choice.rejected),
             "made_on": _circumstances(),
         }
-        with fsutil.disk_errors(layout.snapshots):
+        with self._store.stage("driver") as staging, fsutil.disk_errors(layout.snapshots):
             fsutil.make_directory(layout.snapshots)
             content = json.dumps(document, indent=2).encode() + b"\n"
-            fsutil.replace_durably(layout.snapshot_driver, content, staging=layout.locks / "driver.json.new")
+            fsutil.replace_durably(layout.snapshot_driver, content, staging=staging.path / "driver.json")
 
 
 def _circumstances() -> Mapping[str, object]:
