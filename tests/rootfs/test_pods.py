@@ -270,6 +270,7 @@ def test_a_pod_whose_maker_was_killed_is_not_there(service: LocalService, ref: s
     for use in (service.get_pod, service.mount_pod, service.unmount_pod):
         with pytest.raises(NotFoundError):
             use("half")
+    service.collect_garbage()
 
 
 @pytest.mark.parametrize("command", ["create", "create with its id", "gc"])
