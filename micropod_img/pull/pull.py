@@ -23,6 +23,8 @@ from micropod_img.pull.early import EarlyFetch
 from micropod_img.pull.retry import Retries
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from collections.abc import Sequence
     from pathlib import Path
 
