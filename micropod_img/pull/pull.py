@@ -23,9 +23,7 @@ from micropod_img.pull.early import EarlyFetch
 from micropod_img.pull.retry import Retries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from micropod_img.cancellation import Cancellation
