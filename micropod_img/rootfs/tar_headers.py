@@ -26,11 +26,13 @@ _REFUSED_KINDS = {b"g": "global extended header", b"S": "sparse file of the old 
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s64x8s8s155s12s")
 _USTAR, _GNU, _V7 = b"ustar\0", b"ustar  \0", bytes(8)
 _STAR_TRAILER = b"tar\0"  # Schily's star: a shorter prefix, which only some readers know
-_ZEROS = bytes(512)
+_BLOCK = 512
+_ZEROS = bytes(_BLOCK)
 _MAX_METADATA = 1 << 20  # of one extended header or long name; archive/tar gives up at the same size
 
 # What nearly every writer makes of mode, uid, gid, size, mtime and checksum; the rest is looked at one by one.
 _COMMON_NUMBERS = re.compile(rb"(?:[0-7]{7}\0){3}(?:[0-7]{11}[\0 ]){2}[0-7]{6}\0 ")
+_NO_DEVICE = ((b"0000000\0", b"0000000\0"), (bytes(8), bytes(8)))
 _OCTAL = re.compile(rb" *([0-7]+)[ \0]*|[ \0]*")
 _MAX_OCTAL_SIZE = (1 << 33) - 1
 _MAX_INT64 = (1 << 63) - 1
@@ -120,9 +122,7 @@ def read_entries(stream: LayerStream) -> Iterator[Entry]:
         if kind in (_EXTENDED, _LONG_NAME, _LONG_LINK):
             if kind in long or (long and (kind == _EXTENDED or _EXTENDED in long)):
                 raise AmbiguousHeaderError("has several extended headers that contradict each other")
-            if size > _MAX_METADATA:
-                raise AmbiguousHeaderError(f"has an extended header of {size} bytes")
-            long[kind] = stream.read(size)
+            long[kind] = _metadata(stream, size)
             continue
         entry, stored_size = _entry(header, size, long)
         yield entry
@@ -138,6 +138,16 @@ def read_entries(stream: LayerStream) -> Iterator[Entry]:
         raise AmbiguousHeaderError("comes after the end of the archive, where only some readers look")
 
 
+def _metadata(stream: LayerStream, size: int) -> bytes:
+    if size > _MAX_METADATA:
+        raise AmbiguousHeaderError(f"has an extended header of {size} bytes")
+    blocks = stream.read(-(-size // _BLOCK) * _BLOCK)
+    content, padding = blocks[:size], blocks[size:]
+    if padding.count(0) != len(padding):
+        raise AmbiguousHeaderError("has an extended header with something behind it, which only some readers read")
+    return content
+
+
 def _entry(header: _Header, size: int, long: Mapping[bytes, bytes]) -> tuple[Entry, int]:
     kind, name, link_name = header.kind, _name(header), _string(header.link_name)
     if long:
@@ -151,6 +161,8 @@ def _entry(header: _Header, size: int, long: Mapping[bytes, bytes]) -> tuple[Ent
         size = unpacked_size = _size_with(records, size, name)
     if kind == _OLD_REGULAR:
         kind = DIRECTORY if name.endswith(b"/") else REGULAR
+        if long and (kind == DIRECTORY) != _name(header).endswith(b"/"):
+            raise AmbiguousHeaderError("is a directory by one of its names and a file by the other", name)
     if kind not in _KINDS:
         what = _REFUSED_KINDS.get(kind, f"entry of the unknown type {kind!r}")
         raise AmbiguousHeaderError(f"is a {what}, which layers cannot hold", name)
@@ -177,6 +189,8 @@ def _checked_size(block: bytes, header: _Header) -> int:
     before, after, rest = zlib.adler32(block[:148], 0), zlib.adler32(block[156:412], 0), zlib.adler32(block[412:], 0)
     if checksum != (before & 0xFFFF) + (after & 0xFFFF) + (rest & 0xFFFF) + 8 * 0x20:
         raise AmbiguousHeaderError("has a header whose checksum is wrong")
+    if header.magic != _V7 and (header.major, header.minor) not in _NO_DEVICE:
+        _number(header.major, b""), _number(header.minor, b"")
     if common:
         return int(block[124:135], 8)
     name = _string(header.name)

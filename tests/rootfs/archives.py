@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from tests.rootfs.gate_checks import sparse
-from tests.rootfs.tar_layers import BLOCK, END, GNU, V7, base256, extended, file, header, long_name, octal, record
+from tests.rootfs.tar_layers import (
+    BLOCK,
+    END,
+    GNU,
+    V7,
+    base256,
+    extended,
+    file,
+    header,
+    long_name,
+    octal,
+    padded,
+    record,
+)
 
 AMBIGUOUS = {
     "a global extended header": header(b"pax_global_header", b"g"),
@@ -31,6 +44,12 @@ AMBIGUOUS = {
     "a negative owner": header(b"file", uid=base256(-2, 8)),
     "a mode that is no number": header(b"file", mode=b"rw-r--r-"),
     "a time that is no number": header(b"file", mtime=b"yesterday\0\0\0"),
+    "a device number of a file that is none": header(b"file", major=b"0x1\0\0\0\0\0"),
+    "a file with the name of a directory before": extended({b"path": b"a"}) + header(b"a/", b"\0"),
+    "a directory with the name of a file before": long_name(b"a/") + header(b"a", b"\0", magic=GNU),
+    "a record behind the last one": header(b"x", b"x", size=9) + padded(b"9 path=a\n9 path=b\n") + header(),
+    "a name behind a long name": header(b"././@LongLink", b"L", size=2, magic=GNU) + padded(b"a/b") + header(magic=GNU),
+    "a device number of a long name": header(b"x", b"L", size=2, minor=b"0x1\0\0\0\0\0") + padded(b"a\0") + header(),
     "a format of nobody": header(b"file", magic=b"ustar\x2000"),
     "a format of nobody at all": header(b"file", magic=b"rar!rar!"),
     "the star format": header(b"file", rest=b"\0" * 8 + b"tar\0"),
