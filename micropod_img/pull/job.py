@@ -145,14 +145,14 @@ class PullJob:
         """
         from micropod_img.pull.planning import plan_nothing, plan_pull  # noqa: PLC0415 - as in `_fetched`
 
-        reference = self._meant(ref)[0]
-        wanted = self._request(reference)
-        here = None if self._options.policy == "always" else self._here(reference)
-        if here is not None and (self._options.policy != "newer" or self._is_current(reference, here)):
-            return plan_nothing(self._store, here.image, wanted)
+        references = self._meant(ref)
+        here = None if self._options.policy == "always" else self._here(references[0])
+        if here is not None and (self._options.policy != "newer" or self._is_current(references[0], here)):
+            return plan_nothing(self._store, here.image, self._request(references[0]))
         if self._options.policy == "never":
-            raise self._not_here(reference)
-        return plan_pull(self._store, self._program(), wanted, sink=self._sink, cancellation=self._cancellation)
+            raise self._not_here(references[-1])
+        candidates = [self._request(reference) for reference in references]
+        return plan_pull(self._store, self._program(), candidates, sink=self._sink, cancellation=self._cancellation)
 
     def _meant(self, ref: str | Reference) -> Sequence[Reference]:
         """Return what a reference may mean; of several images those that are here come first."""
@@ -161,6 +161,12 @@ class PullJob:
         if self._config.short_names == "docker.io":
             return (Reference.parse(ref),)
         candidates = self._network().candidates(ref)
+        if len(candidates) > 1 and self._options.auth is not None:
+            raise UsageError(
+                f"a credential was given, and {ref} may be an image of several registries",
+                code="short-name",
+                hint=f"write in full whose it is: {' or '.join(map(str, candidates))}",
+            )
         return sorted(candidates, key=lambda one: self._options.policy == "always" or self._here(one) is None)
 
     def _pull(self, reference: Reference) -> tuple[Image, int, int]:

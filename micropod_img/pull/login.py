@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from micropod_img.errors import MicropodError, UsageError
+from micropod_img.errors import MicropodError, NotFoundError, UsageError
 from micropod_img.pull.auth_files import (
     AuthFile,
     edit_auth_file,
     keys_for,
+    printable,
     read_auth_file,
     server_name,
     without_secrets,
@@ -55,7 +56,7 @@ class LogoutReport:
 
     Attributes:
         target: What from.
-        removed_from: Where a credential was, in words for people; empty: nowhere, the user was not logged in.
+        removed_from: Where the credential was, in words for people.
         remaining: The source of a credential that is still found, as another tool's login left it.
     """
 
@@ -113,6 +114,7 @@ def logout(registry: str, *, environment: Mapping[str, str], auth_file: Path | N
 
     Raises:
         UsageError: The registry's name is none.
+        NotFoundError: There is no login to it.
         AuthError: The file is broken, or the helper failed.
         DiskError: The file cannot be written.
     """
@@ -127,6 +129,13 @@ def logout(registry: str, *, environment: Mapping[str, str], auth_file: Path | N
         if keys_for(file.auths, target.host, target.namespace):
             edit_auth_file(path, lambda auths: _remove(auths, target, path, removed))
     remaining = _found(target, environment, auth_file)
+    if not removed:
+        raise NotFoundError(
+            f"there is no login to {target} in {path}",
+            code="not-logged-in",
+            hint=_nearest_login(target, file, remaining),
+            stage="logout",
+        )
     return LogoutReport(target, tuple(dict.fromkeys(removed)), remaining.source if remaining else None)
 
 
@@ -179,6 +188,13 @@ def _remove(auths: dict[str, object], target: LoginTarget, path: Path, removed: 
         entry = auths.pop(key)
         if entry is not None and without_secrets(entry) != entry:
             removed.append(str(path))
+
+
+def _nearest_login(target: LoginTarget, file: AuthFile | None, remaining: FoundCredential | None) -> str | None:
+    if remaining is not None:
+        return f"another tool keeps one in {remaining.source}: log out with that tool"
+    parts = sorted(key for key in (file.auths if file is not None else ()) if key.startswith(f"{target.host}/"))
+    return f"there is one for {printable(parts[0])}" if parts else None
 
 
 def _found(target: LoginTarget, environment: Mapping[str, str], auth_file: Path | None) -> FoundCredential | None:

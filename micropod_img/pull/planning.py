@@ -7,18 +7,20 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from micropod_img.errors import MicropodError
 from micropod_img.models import PlannedEndpoint, PullPlan
 from micropod_img.progress import LayerPlan
 from micropod_img.pull.access import open_access
 from micropod_img.pull.ask import ask
 from micropod_img.pull.crane_errors import Request
 from micropod_img.pull.image_pull import choose, plan_fetch
-from micropod_img.pull.pull import OF_THE_ENDPOINT, retries_at, together
+from micropod_img.pull.pull import NOT_THERE, OF_THE_ENDPOINT, retries_at, together
 from micropod_img.pull.resolve import Resolver
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from micropod_img.cancellation import Cancellation
-    from micropod_img.errors import MicropodError
     from micropod_img.models import Image
     from micropod_img.platforms import Platform
     from micropod_img.progress import ProgressSink
@@ -31,42 +33,46 @@ HAS_IT = "has it"
 
 
 def plan_pull(
-    store: Store, program: Path, wanted: PullRequest, *, sink: ProgressSink, cancellation: Cancellation
+    store: Store, program: Path, candidates: Sequence[PullRequest], *, sink: ProgressSink, cancellation: Cancellation
 ) -> PullPlan:
     """Ask the endpoints in their order, and say what would be fetched from the one that has the image.
 
     Args:
         store: The store; it need not exist, and is not made.
         program: Path of the verified crane.
-        wanted: What would be pulled.
+        candidates: What would be pulled: the first of them that is there.
         sink: Is told of progress.
         cancellation: Ends the work.
 
     Raises:
         MicropodError: As of the pull itself.
     """
-    failures: list[MicropodError] = []
     places: list[PlannedEndpoint] = []
-    for number, endpoint in enumerate(wanted.endpoints):
-        with tempfile.TemporaryDirectory(prefix="micropod-plan-") as directory:
+    for wanted in candidates:
+        failures: list[MicropodError] = []
+        for number, endpoint in enumerate(wanted.endpoints):
             try:
-                plan, platform = _read(
-                    endpoint,
-                    wanted,
-                    store=store,
-                    program=program,
-                    directory=Path(directory),
-                    sink=sink,
-                    cancellation=cancellation,
-                )
+                with tempfile.TemporaryDirectory(prefix="micropod-plan-") as directory:
+                    plan, platform = _read(
+                        endpoint,
+                        wanted,
+                        store=store,
+                        program=program,
+                        directory=Path(directory),
+                        sink=sink,
+                        cancellation=cancellation,
+                    )
             except OF_THE_ENDPOINT as error:
                 failures.append(error)
                 places.append(_place(endpoint, wanted, error.message))
                 continue
-        places.append(_place(endpoint, wanted, HAS_IT))
-        places += [_place(other, wanted, None) for other in wanted.endpoints[number + 1 :]]
-        return _planned(store, plan, platform, wanted, tuple(places))
-    raise together(failures)
+            places.append(_place(endpoint, wanted, HAS_IT))
+            places += [_place(other, wanted, None) for other in wanted.endpoints[number + 1 :]]
+            return _planned(store, plan, platform, wanted, tuple(places))
+        failure = together(failures)
+        if wanted is candidates[-1] or not isinstance(failure, NOT_THERE):
+            raise failure
+    raise AssertionError("there is at least one candidate")
 
 
 def plan_nothing(store: Store, image: Image, wanted: PullRequest) -> PullPlan:
@@ -112,8 +118,12 @@ def _read(
 
 
 def _place(endpoint: Endpoint, wanted: PullRequest, answer: str | None) -> PlannedEndpoint:
-    with tempfile.TemporaryDirectory(prefix="micropod-plan-") as directory:
-        source = open_access(endpoint, wanted.settings, Path(directory)).credential_source
+    source = None
+    try:
+        with tempfile.TemporaryDirectory(prefix="micropod-plan-") as directory:
+            source = open_access(endpoint, wanted.settings, Path(directory)).credential_source
+    except MicropodError as error:
+        answer = answer or error.message  # a pull may never come to this place
     return PlannedEndpoint(
         host=endpoint.host,
         reference=endpoint.reference_text,

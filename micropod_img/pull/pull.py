@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from micropod_img.store.index import Entry
     from micropod_img.store.store import Store
 
+NOT_THERE = (NotFoundError, AuthError)
+"""What lets the search for a short name go on: a registry that is down must not let another one say what it means."""
+
 # What one place to ask may answer, and another may not; a full disk or a hostile image is the same everywhere.
 OF_THE_ENDPOINT = (NotFoundError, AuthError, UnavailableError, RateLimitedError, IntegrityError)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micropod_img.errors import AuthError, DiskError, UsageError
+from micropod_img.errors import AuthError, DiskError, NotFoundError, UsageError
 from micropod_img.pull import credentials
 from micropod_img.pull.credentials import find_credential
 from micropod_img.pull.login import LoginReport, login, login_file, logout
@@ -366,7 +366,19 @@ class TestLogout:
     def test_who_was_not_logged_in_is_told_so(self, home: Path, docker: Path, content: str | None) -> None:
         if content is not None:
             docker.write_text(content)
-        assert logout("r.example", environment={"HOME": str(home)}).removed_from == ()
+        with pytest.raises(NotFoundError, match=r"there is no login to r\.example in") as caught:
+            logout("r.example", environment={"HOME": str(home)})
+        assert (caught.value.code, caught.value.exit_status, caught.value.hint) == ("not-logged-in", 3, None)
+
+    def test_who_is_logged_in_elsewhere_is_told_where(self, home: Path, docker: Path) -> None:
+        docker.write_text(json.dumps({"auths": {"r.example": ENTRY}}))
+        with pytest.raises(NotFoundError) as caught:
+            logout("r.example", environment={"HOME": str(home), "XDG_RUNTIME_DIR": str(home)})
+        assert f"{docker} (auths: r.example)" in str(caught.value.hint)
+        docker.write_text(json.dumps({"auths": {"r.example/team": ENTRY}}))
+        with pytest.raises(NotFoundError) as caught:
+            logout("r.example", environment={"HOME": str(home)})
+        assert caught.value.hint == "there is one for r.example/team"
 
     def test_a_broken_entry_can_be_removed(self, home: Path, docker: Path) -> None:
         docker.write_text('{"auths": {"r.example": {"auth": "broken!"}}}')

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micropod_img.errors import AuthError, MicropodError, NotFoundError, UnavailableError, UsageError
+from micropod_img.errors import AuthError, MicropodError, NotFoundError, UnavailableError
 from micropod_img.progress import Notice
 from micropod_img.pull import retry
 from micropod_img.pull.secret import Credential
@@ -271,70 +271,3 @@ def _wait_until_kept(directory: Path, digests: Sequence[str]) -> None:
     while not all((blobs / one[7:9] / one[7:] / "data").exists() for one in digests):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-@pytest.fixture
-def short_names(store_root: Path, tmp_path: Path) -> Callable[[str], ImageService]:
-    """Makes a service for which registries.conf, of this text, decides what short names mean."""
-
-    def make(text: str, *, decides: bool = True) -> ImageService:
-        (tmp_path / "registries.conf").write_text(text)
-        config = tmp_path / "config.toml"
-        says = 'short-names = "registries.conf"\n' if decides else ""
-        config.write_text(f'registries-conf = "registries.conf"\nplatform = "linux/amd64"\n{says}')
-        return ImageService(store_root, config)
-
-    return make
-
-
-def search(*registries: ScriptedRegistry, mode: str = "disabled") -> str:
-    hosts = ", ".join(f'"{registry.host}"' for registry in registries)
-    return f'unqualified-search-registries = [{hosts}]\nshort-name-mode = "{mode}"\n'
-
-
-def test_a_short_name_is_searched_for_where_the_configuration_says_so(
-    short_names: Callable[[str], ImageService], mirrors: tuple[ScriptedRegistry, ScriptedRegistry]
-) -> None:
-    service = short_names(search(*mirrors))
-    expected = mirrors[1].reference("second/app", "v1")
-    assert service.pull_image("second/app:v1").ref == expected
-    assert asked(*mirrors) == [True, True]
-    for registry in mirrors:
-        registry.forget_requests()
-    assert service.pull_image("second/app:v1").ref == expected
-    assert asked(*mirrors) == [False, False]
-
-
-def test_an_alias_is_what_a_short_name_means(
-    short_names: Callable[[str], ImageService], mirrors: tuple[ScriptedRegistry, ScriptedRegistry]
-) -> None:
-    service = short_names(f'{search(mirrors[1])}[aliases]\n"app" = "{mirrors[0].host}/first/app"\n')
-    assert service.pull_image("app:v1").ref == mirrors[0].reference("first/app", "v1")
-    assert asked(*mirrors) == [True, False]
-
-
-def test_several_places_to_search_are_refused_where_short_names_are_enforced(
-    short_names: Callable[[str], ImageService], mirrors: tuple[ScriptedRegistry, ScriptedRegistry]
-) -> None:
-    with pytest.raises(UsageError, match="ambiguous"):
-        short_names(search(*mirrors, mode="enforcing")).pull_image("first/app:v1")
-    assert asked(*mirrors) == [False, False]
-
-
-def test_a_registry_that_is_down_does_not_let_another_one_say_what_a_short_name_is(
-    short_names: Callable[[str], ImageService], mirrors: tuple[ScriptedRegistry, ScriptedRegistry]
-) -> None:
-    down = 'unqualified-search-registries = ["127.0.0.1:1", "%s"]\nshort-name-mode = "disabled"\n'
-    with pytest.raises(UnavailableError):
-        short_names(down % mirrors[0].host).pull_image("first/app:v1")
-    assert asked(*mirrors) == [False, False]
-
-
-def test_without_that_a_short_name_is_docker_hubs(
-    short_names: Callable[..., ImageService], mirrors: tuple[ScriptedRegistry, ScriptedRegistry]
-) -> None:
-    block = '[[registry]]\nlocation = "docker.io"\nblocked = true\n'
-    with pytest.raises(AuthError) as caught:
-        short_names(search(*mirrors) + block, decides=False).pull_image("first/app:v1")
-    assert caught.value.code == "blocked"
-    assert asked(*mirrors) == [False, False]

@@ -24,7 +24,6 @@ def logout(
     lines = [
         f"logged out from {one_line(str(report.target))}: removed from {one_line(one)}" for one in report.removed_from
     ]
-    lines = lines or [f"there was no login to {one_line(str(report.target))}"]
     if report.remaining is not None:
         lines.append(f"another credential is still found: that of {one_line(report.remaining)}")
     return Result(
