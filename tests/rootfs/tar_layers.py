@@ -122,13 +122,13 @@ def stored(archive: bytes) -> StoredLayer:
 
 @dataclass(frozen=True)
 class Node:
-    """What a path of a tree is; times of directories and link counts of directories do not matter."""
+    """What a path of a tree is; link counts of directories do not matter."""
 
     kind: str
     mode: int
     owner: tuple[int, int] = (0, 0)
     content: bytes = b""
-    mtime: int | None = None
+    mtime_ns: int | None = None
     device: int = 0
     xattrs: tuple[tuple[str, bytes], ...] = ()
     links: int = 1
@@ -155,6 +155,16 @@ def tree(root: Path) -> dict[bytes, Node]:
     return found
 
 
+def hard_links(root: Path) -> set[frozenset[bytes]]:
+    """The names that each file with several has below a directory."""
+    names: dict[tuple[int, int], set[bytes]] = {}
+    for path, node in tree(root).items():
+        if node.kind != "directory":
+            status = os.lstat(os.path.join(os.fsencode(root), path))  # noqa: PTH118 - pathlib knows no bytes
+            names.setdefault((status.st_dev, status.st_ino), set()).add(path)
+    return {frozenset(group) for group in names.values() if len(group) > 1}
+
+
 def _node(path: bytes) -> Node:
     status = os.lstat(path)
     kind = _KINDS[stat.S_IFMT(status.st_mode)]
@@ -169,7 +179,7 @@ def _node(path: bytes) -> Node:
         mode=stat.S_IMODE(status.st_mode),
         owner=(status.st_uid, status.st_gid),
         content=content,
-        mtime=None if kind == "directory" else int(status.st_mtime),
+        mtime_ns=status.st_mtime_ns,
         device=status.st_rdev,
         xattrs=tuple((name, os.getxattr(path, name, follow_symlinks=False)) for name in sorted(_xattrs(path))),
         links=1 if kind == "directory" else status.st_nlink,

@@ -13,9 +13,9 @@ from micropod_img.rootfs.drivers import choice
 from micropod_img.rootfs.drivers.copies import CopyDriver
 from micropod_img.rootfs.drivers.fuse import FuseOverlayDriver
 from micropod_img.rootfs.drivers.overlay import OverlayDriver
+from tests.rootfs.faithful import FAITHFUL, as_described, regular, without_link_counts
 from tests.rootfs.local_images import LocalService
-from tests.rootfs.tar_layers import tree
-from tests.rootfs.test_unpacked_trees import FAITHFUL, regular
+from tests.rootfs.tar_layers import hard_links, tree
 from tests.rootfs.unpacking import as_root
 from tests.support.layers import Entry, directory, hardlink, whiteout
 from tests.support.processes import require_program, run
@@ -26,9 +26,12 @@ if TYPE_CHECKING:
 
     from micropod_img.rootfs.drivers.driver import Driver
     from micropod_img.store.layout import StoreLayout
-    from tests.rootfs.tar_layers import Node
 
 pytestmark = as_root
+
+TIMES = "times of directories, also of those whose files a later layer changes"
+OTHERWISE = {("fuse-overlayfs", TIMES): b"d"}
+"""It forgets the time of a directory when it copies up a directory in there, which the kernel's overlay restores."""
 
 DRIVERS = ("overlay", "overlay-userxattr", "fuse-overlayfs", "copy")
 
@@ -58,26 +61,23 @@ def service(store_root: Path, driver: str) -> Iterator[LocalService]:
     assert driver == made.driver_choice().driver
 
 
-def same(trees: dict[bytes, Node], driver: str) -> dict[bytes, Node]:
-    """Leave out what no overlay shows: how many names a file has in layers below (index=off)."""
-    if driver == "copy":
-        return trees
-    return {path: dataclasses.replace(node, links=0) for path, node in trees.items()}
-
-
-@pytest.mark.parametrize("archives_and_tree", FAITHFUL.values(), ids=FAITHFUL.keys())
+@pytest.mark.parametrize("case", FAITHFUL)
 def test_a_pod_and_a_plain_unpack_have_the_tree_that_the_layers_describe(
-    archives_and_tree: tuple[list[list[Entry | bytes]], dict[bytes, Node]],
-    service: LocalService,
-    driver: str,
-    tmp_path: Path,
+    case: str, service: LocalService, driver: str, tmp_path: Path
 ) -> None:
-    archives, expected = archives_and_tree
+    archives, expected = FAITHFUL[case]
     ref = service.put_layers(*archives)
-    found = tree(service.create_pod(ref, policy="never").rootfs)
-    assert same(found, driver) == same(expected, driver)
+    pod = as_described(tree(service.create_pod(ref, policy="never").rootfs), expected)
+    if (driver, case) in OTHERWISE:
+        path = OTHERWISE[driver, case]
+        pod[path] = dataclasses.replace(pod[path], mtime_ns=expected[path].mtime_ns)
+    if driver == "copy":
+        assert pod == expected
+    else:
+        assert without_link_counts(pod) == without_link_counts(expected)
     if driver == "overlay":
-        assert tree(service.unpack(ref, tmp_path / "plain", policy="never")) == expected
+        plain = tree(service.unpack(ref, tmp_path / "plain", policy="never"))
+        assert as_described(plain, expected) == expected
 
 
 def test_times_of_directories_are_those_of_a_plain_unpack(service: LocalService, tmp_path: Path) -> None:
@@ -101,15 +101,16 @@ def test_the_root_directory_is_as_the_topmost_layer_says_it(service: LocalServic
 def test_pods_of_one_image_do_not_see_what_another_writes(service: LocalService) -> None:
     ref = service.put_layers([Entry("d/kept", b"1"), Entry("d/gone"), Entry("linked"), hardlink("link", "linked")])
     one, other = (service.create_pod(ref, policy="never").rootfs for _ in range(2))
+    before = tree(other)
+    assert hard_links(other) == {frozenset({b"linked", b"link"})}
     (one / "d/kept").write_bytes(b"changed")
     (one / "d/gone").unlink()
     (one / "new").touch()
     (one / "linked").chmod(0o600)
-    assert set(tree(other)) == {b"d", b"d/kept", b"d/gone", b"linked", b"link"}
-    assert (other / "d/kept").read_bytes() == b"1"
-    assert (other / "linked").stat().st_mode & 0o777 == 0o644
+    assert tree(other) == before
+    assert set(before) == {b"d", b"d/kept", b"d/gone", b"linked", b"link"}
     third = service.create_pod(ref, policy="never").rootfs
-    assert tree(third) == tree(other)
+    assert tree(third) == before
 
 
 def test_an_image_of_127_layers_makes_a_pod(service: LocalService) -> None:
@@ -163,6 +164,7 @@ def test_a_pod_keeps_what_was_written_while_it_is_not_mounted(service: LocalServ
     pod = service.create_pod(service.put_layers([Entry("a"), Entry("b")]), policy="never")
     (pod.rootfs / "a").unlink()
     (pod.rootfs / "new").write_bytes(b"1")
+    os.utime(pod.rootfs / "new", (1, 1))  # fuse writes a file's own time back when it likes
     before = tree(pod.rootfs)
     service.unmount_pod(pod.id)
     assert service.mount_pod(pod.id).mounted
