@@ -33,6 +33,7 @@ _LONGEST_HOSTNAME: Final = 63
 _DEFAULT_PATH: Final = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MOUNT_POINTS: Final = ("/dev", "/proc", "/sys")
 _TTY_GROUP: Final = 5
+_LARGEST_ID: Final = (1 << 32) - 2
 
 _CAPABILITIES: Final = (
     "CAP_CHOWN",
@@ -95,6 +96,11 @@ class MappedIds:
     users: tuple[tuple[int, int], ...]
     groups: tuple[tuple[int, int], ...]
     may_set_groups: bool
+
+    @property
+    def are_all(self) -> bool:
+        """Whether this is the machine's own user namespace."""
+        return self.has_user(_LARGEST_ID) and self.has_user(0)
 
     def has_user(self, uid: int) -> bool:
         """Whether a process can have this user id here."""
@@ -166,7 +172,7 @@ def runtime_spec(
 
     Returns:
         A configuration of runtime-spec 1.0. Namespaces are umoci's: all but the user's and time's, the network empty
-        until somebody sets it up.
+        until somebody sets it up. A runtime that is started in the user namespace that the ids are of needs none more.
 
     Raises:
         UsageError: There is nothing to run, or an argument is no text.
@@ -180,6 +186,8 @@ def runtime_spec(
             hint="give the user more subordinate ids in /etc/subuid and /etc/subgid",
         )
     linux = _object(skeleton, "linux")
+    # Who is not the machine's root has no control group to limit it with, and devices cannot be made at all.
+    limits = {"resources": _object(linux, "resources")} if mapped.are_all else {}
     annotations = _object(skeleton, "annotations")
     return {
         "ociVersion": "1.0.2",  # nothing newer is used, and older runtimes refuse a newer number
@@ -192,7 +200,7 @@ def runtime_spec(
         },
         "linux": {
             "namespaces": _list(linux, "namespaces"),
-            "resources": _object(linux, "resources"),
+            **limits,
             "maskedPaths": list(_MASKED_PATHS),
             "readonlyPaths": list(_READ_ONLY_PATHS),
         },

@@ -8,6 +8,7 @@ import pytest
 
 from micropod_img import tools
 from micropod_img.errors import ToolError
+from tests.rootfs.runnable_images import static_busybox
 from tests.rootfs.unpacking import new_root
 from tests.support.processes import missing
 
@@ -29,3 +30,9 @@ def program() -> Path:
 @pytest.fixture
 def root(tmp_path: Path, program: Path) -> UnpackRoot:
     return new_root(tmp_path / "work", program)
+
+
+@pytest.fixture(scope="session")
+def busybox() -> bytes:
+    """A program that runs without libraries."""
+    return static_busybox()

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
-import shlex
-import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.rootfs.local_images import LocalService, put_image
+from tests.rootfs.local_images import LocalService
+from tests.rootfs.runnable_images import REF, runnable
 from tests.rootfs.unpacking import as_root
-from tests.support.images import image
-from tests.support.layers import Entry, directory, layer, symlink, whiteout
-from tests.support.ordinary_user import FIRST_SUBORDINATE_ID, UID, ordinary_user
 from tests.support.processes import require_program, run
 
 if TYPE_CHECKING:
@@ -26,14 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from micropod_img.models import Pod
-    from tests.support.images import Manifest
 
 pytestmark = as_root
 
 HYBRID_CGROUPS = Path("/sys/fs/cgroup/unified")
-REF = "local/runs:1"
-PASSWD = b"root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/srv/app:/bin/sh\n"
-GROUP = b"app:x:1001:\ndisk:x:6:app\n"
 
 _numbers = itertools.count()
 
@@ -66,33 +56,6 @@ class Runtime:
 @pytest.fixture(params=["crun", "runc"])
 def runtime(request: pytest.FixtureRequest, tmp_path: Path) -> Runtime:
     return Runtime(require_program(request.param, package=request.param), tmp_path / "runtime")
-
-
-@pytest.fixture(scope="module")
-def busybox() -> bytes:
-    found = Path(require_program("busybox", package="busybox-static")).read_bytes()
-    if b"/ld-linux" in found:
-        pytest.fail("busybox needs libraries: apt-get install busybox-static", pytrace=False)
-    return found
-
-
-def runnable(busybox: bytes, **config: object) -> Manifest:
-    """An image of three layers with a shell in it; the second and third change what is below."""
-    base = [
-        *(directory(name) for name in ("bin", "etc", "tmp", "data", "srv", "srv/app")),
-        Entry("bin/busybox", busybox, mode=0o755),
-        *(symlink(f"bin/{name}", "busybox") for name in ("sh", "cat", "id", "env", "ls", "touch", "pwd", "echo")),
-        Entry("etc/passwd", PASSWD),
-        Entry("etc/group", GROUP),
-        Entry("base", b"from the base\n"),
-        Entry("gone", b"whited out\n"),
-        Entry("changed", b"before\n"),
-        Entry("data/kept", b"in a volume\n"),
-    ]
-    middle = [whiteout("gone"), Entry("middle", b"from the middle\n"), Entry("changed", b"after\n")]
-    top = [Entry("top", b"from the top\n"), Entry("srv/app/own", b"", uid=1000, gid=1001)]
-    process = {"Env": ["PATH=/bin", "GREETING=hello world"], "Cmd": ["/bin/env"], **config}
-    return image([layer(base), layer(middle), layer(top)], config={"config": process})
 
 
 @pytest.fixture
@@ -208,98 +171,3 @@ def test_a_pod_that_is_mounted_again_runs_with_what_was_written(service: LocalSe
     service.unmount_pod(made.id)
     service.mount_pod(made.id)
     assert runtime.output(made) == "was here\n"
-
-
-CREATE = """
-import json, sys
-from micropod_img.service import ImageService
-made = ImageService(sys.argv[1]).create_pod(sys.argv[2], bundle=True, args=sys.argv[3:] or None, policy="never")
-print(json.dumps([made.id, str(made.rootfs), made.driver]))
-"""
-CALL = """
-import sys
-from micropod_img.service import ImageService
-print(getattr(ImageService(sys.argv[1]), sys.argv[2])(*sys.argv[3:]))
-"""
-
-
-def test_an_ordinary_user_makes_runs_and_removes_pods(busybox: bytes) -> None:
-    runc = require_program("runc", package="runc")
-    with ordinary_user() as user:
-        store = user.home / "store"
-        put_image(store, runnable(busybox, User="app"), REF)
-        _give_away(store)
-        script = "id; cat /base /top; ls -d /gone 2>&1; ls -ln /srv/app/own; echo written > /srv/app/own"
-        created = user.run(sys.executable, "-c", CREATE, store, REF, "/bin/sh", "-c", script)
-        assert created.returncode == 0, created.stderr
-        pod_id, rootfs, _ = json.loads(created.stdout)
-        again = user.run(sys.executable, "-c", CREATE, store, REF, "/bin/sh", "-c", "cat /srv/app/own")
-        assert list(Path(rootfs).iterdir()) == []  # it is mounted in the user's namespace only
-
-        unshare = [sys.executable, "-m", "micropod_img", "--root", str(store), "unshare"]
-        start = [runc, "--root", str(user.home / "runc"), "run", "--bundle", str(Path(rootfs).parent), "c1"]
-        said = user.run(*unshare, *start)
-        assert said.returncode == 0, said.stderr
-        lines = said.stdout.splitlines()
-        assert lines[0].startswith("uid=1000(app) gid=1001(app) groups=6(disk),1001(app)")
-        assert lines[1:3] == ["from the base", "from the top"]
-        assert lines[-1].split()[2:4] == ["1000", "1001"]
-
-        owner = user.run(*unshare, "sh", "-c", f"cat {shlex.quote(rootfs)}/srv/app/own; exit 7")
-        assert (owner.returncode, owner.stdout) == (7, "written\n")
-        untouched = Path(json.loads(again.stdout)[1])
-        assert user.run(*unshare, "cat", untouched / "srv/app/own").stdout == ""
-        upper = next(store.glob(f"pods/{pod_id}/*/srv/app/own"))
-        assert upper.stat().st_uid == FIRST_SUBORDINATE_ID + 999
-
-        for removed in (pod_id, json.loads(again.stdout)[0]):
-            done = user.run(sys.executable, "-c", CALL, store, "remove_pod", removed)
-            assert done.returncode == 0, done.stderr
-        assert user.run(sys.executable, "-c", CALL, store, "delete_image", REF).returncode == 0
-        assert [path.name for path in (store / "snapshots").iterdir() if path.is_dir()] == []
-        assert list((store / "tmp").iterdir()) == []
-
-
-def test_whether_a_pod_is_mounted_is_known_outside_of_the_namespace(busybox: bytes) -> None:
-    with ordinary_user() as user:
-        store = user.home / "store"
-        put_image(store, runnable(busybox), REF)
-        _give_away(store)
-        pod_id = json.loads(user.run(sys.executable, "-c", CREATE, store, REF).stdout)[0]
-        mounted = []
-        for step in ("get_pod", "unmount_pod", "get_pod", "mount_pod", "get_pod"):
-            said = user.run(sys.executable, "-c", CALL, store, step, pod_id)
-            assert said.returncode == 0, said.stderr
-            mounted.append("mounted=True" in said.stdout)
-        assert mounted == [True, False, False, True, True]
-
-
-def test_what_a_killed_command_left_of_other_ids_is_swept_by_the_next_one_inside(busybox: bytes) -> None:
-    with ordinary_user() as user:
-        store = user.home / "store"
-        put_image(store, runnable(busybox), REF)
-        _give_away(store)
-        left = shlex.quote(str(store / "tmp/pod-dead/d"))
-        make = f"mkdir -p {left} && touch {left}/f && chown 7:7 {left} && chmod 700 {left}"
-        unshare = [sys.executable, "-m", "micropod_img", "--root", str(store), "unshare"]
-        assert user.run(*unshare, "sh", "-c", make).returncode == 0
-        assert user.run(sys.executable, "-m", "micropod_img", "--root", store, "images").returncode == 0
-        assert user.run(sys.executable, "-c", CREATE, store, REF).returncode == 0
-        assert list((store / "tmp").iterdir()) == []
-
-
-def test_inside_the_namespace_the_store_is_still_the_users(busybox: bytes) -> None:
-    with ordinary_user() as user:
-        store = user.home / ".local/share/micropod"
-        put_image(store, runnable(busybox), REF)
-        _give_away(user.home / ".local")
-        micropod = f"{shlex.quote(sys.executable)} -m micropod_img"
-        said = user.run(
-            sys.executable, "-m", "micropod_img", "unshare", "sh", "-c", f"env -u MICROPOD_ROOT {micropod} images"
-        )
-        assert "local/runs" in said.stdout, said.stderr
-
-
-def _give_away(path: Path) -> None:
-    for one in (path, *path.rglob("*")):
-        shutil.chown(one, UID, UID)

@@ -1,0 +1,189 @@
+"""Pods of an ordinary user: made, started by real runtimes, mounted again and removed, by somebody without rights."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from micropod_img.rootfs.userns import COST_OF_ONE_ID
+from tests.rootfs.local_images import put_image
+from tests.rootfs.runnable_images import REF, runnable
+from tests.support.ordinary_user import FIRST_SUBORDINATE_ID, UID, OrdinaryUser, ordinary_user
+from tests.support.processes import require_program, run
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Iterator, Mapping
+
+    from tests.support.images import Manifest
+
+BY_NAME = "local/by-name:1"
+MICROPOD = (sys.executable, "-m", "micropod_img")
+
+
+@dataclass(frozen=True)
+class UsersStore:
+    """A store of an ordinary user, and its commands."""
+
+    user: OrdinaryUser
+    root: Path
+
+    def put(self, images: Mapping[str, Manifest]) -> None:
+        for ref, manifest in images.items():
+            put_image(self.root, manifest, ref)
+        for one in (self.root, *self.root.rglob("*")):
+            shutil.chown(one, UID, UID)
+
+    def run(self, *argv: str | Path) -> subprocess.CompletedProcess[str]:
+        return self.user.run(*MICROPOD, "--root", self.root, *argv)
+
+    def succeed(self, *argv: str | Path) -> str:
+        done = self.run(*argv)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def create(self, *options: str, ref: str = REF) -> Path:
+        """Make a pod; return its root filesystem."""
+        said = json.loads(self.succeed("--json", "pod", "create", "--bundle", *options, "--policy", "never", ref))
+        return Path(said["data"]["pod"]["rootfs"])
+
+    def start(self, runtime: str, rootfs: Path) -> str:
+        """Start a pod's bundle where it is mounted; return what the process in it said."""
+        state = self.user.home / runtime
+        program = require_program(runtime, package=runtime)
+        return self.succeed("unshare", program, "--root", state, "run", "--bundle", rootfs.parent, "test")
+
+
+@pytest.fixture
+def store(busybox: bytes) -> Iterator[UsersStore]:
+    with ordinary_user() as user:
+        made = UsersStore(user, user.home / "store")
+        made.put({REF: runnable(busybox), BY_NAME: runnable(busybox, User="app")})
+        yield made
+
+
+@pytest.fixture
+def poor(busybox: bytes) -> Iterator[UsersStore]:
+    """The store of somebody without subordinate ids."""
+    with ordinary_user(subordinate_ids=False) as user:
+        made = UsersStore(user, user.home / "store")
+        made.put({REF: runnable(busybox), BY_NAME: runnable(busybox, User="app")})
+        yield made
+
+
+def show_only_the_second_cgroups(user: OrdinaryUser) -> None:
+    """Let a user see what today's systems have: crun does not work with both versions mounted."""
+    done = run(
+        *("nsenter", f"--target={user.namespace}", "--mount", "mount", "-t", "cgroup2", "none", "/sys/fs/cgroup")
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("runtime", ["crun", "runc"])
+@pytest.mark.parametrize(
+    ("ref", "who"), [(REF, "uid=0(root) gid=0"), (BY_NAME, "uid=1000(app) gid=1001(app) groups=6(disk),1001(app)")]
+)
+def test_a_runtime_starts_what_an_ordinary_user_made(store: UsersStore, runtime: str, ref: str, who: str) -> None:
+    show_only_the_second_cgroups(store.user)
+    script = "id; cat /base /middle /top; ls /gone 2>&1; echo $GREETING; cat /srv/app/own; echo mine > /srv/app/own"
+    first, second = (store.create("--args", f"/bin/sh -c '{script}'", ref=ref) for _ in range(2))
+    for pod in (first, second):
+        lines = store.start(runtime, pod).splitlines()
+        assert lines[0].startswith(who)
+        assert lines[1:4] == ["from the base", "from the middle", "from the top"]
+        assert "No such file" in lines[4]
+        assert lines[5:] == ["hello world"]  # nothing that the other one wrote
+    assert store.succeed("unshare", "cat", first / "srv/app/own") == "mine\n"
+
+
+def test_a_process_may_not_do_more_than_its_user(store: UsersStore) -> None:
+    show_only_the_second_cgroups(store.user)
+    secret = store.user.home.parent / "secret"
+    secret.write_text("of root")
+    secret.chmod(0o600)
+    pod = store.create("--args", "/bin/sh -c 'touch /sys/x /proc/sys/x; ls /sys/class/net; cat /proc/self/uid_map'")
+    said = store.start("crun", pod).split()
+    assert said == ["lo", "0", str(UID), "1", "1", str(FIRST_SUBORDINATE_ID), "65536"]
+    assert store.run("unshare", "cat", secret).returncode != 0
+
+
+def test_a_bundle_sets_no_limits_that_only_root_could(store: UsersStore) -> None:
+    rootfs = store.create()
+    assert "resources" not in json.loads((rootfs.parent / "config.json").read_text())["linux"]
+
+
+@pytest.mark.parametrize("runtime", ["crun", "runc"])
+def test_without_subordinate_ids_images_of_root_run(poor: UsersStore, runtime: str) -> None:
+    show_only_the_second_cgroups(poor.user)
+    pod = poor.create("--args", "/bin/sh -c 'id; cat /base /top; echo mine > /new; ls -ln /srv/app/own'")
+    lines = poor.start(runtime, pod).splitlines()
+    assert lines[0].startswith("uid=0(root)")
+    assert lines[1:3] == ["from the base", "from the top"]
+    assert lines[3].split()[2:4] == ["0", "0"]  # of 1000:1001 in the image
+
+
+def test_without_subordinate_ids_it_is_said_once_what_that_costs(poor: UsersStore) -> None:
+    create = ("pod", "create", "--policy", "never", REF)
+    first, second = poor.run(*create), poor.run(*create)
+    assert first.stderr.count(COST_OF_ONE_ID) == 1
+    assert second.stderr == ""
+
+
+def test_without_subordinate_ids_an_image_with_a_user_of_its_own_gets_no_bundle(poor: UsersStore) -> None:
+    done = poor.run("pod", "create", "--bundle", "--policy", "never", BY_NAME)
+    assert done.returncode == 8
+    assert "runs as 1000:1001, and there is no such id in this user namespace" in done.stderr
+    assert "/etc/subuid" in done.stderr
+    assert json.loads(poor.succeed("--json", "pod", "ls"))["data"] == {"pods": []}
+
+
+def test_pods_are_seen_in_the_namespace_only_and_leave_nothing(store: UsersStore) -> None:
+    rootfs = store.create("--args", "/bin/true", ref=BY_NAME)
+    assert list(rootfs.iterdir()) == []
+    assert store.succeed("unshare", "ls", rootfs / "srv/app") == "own\n"
+    store.succeed("unshare", "sh", "-c", f"echo written > {rootfs}/srv/app/own")
+    assert (rootfs.parent / "upper/srv/app/own").stat().st_uid == FIRST_SUBORDINATE_ID + 999
+    store.succeed("pod", "rm", rootfs.parent.name)
+    store.succeed("rmi", REF, BY_NAME)
+    assert [path.name for path in (store.root / "snapshots").iterdir() if path.is_dir()] == []
+    assert list((store.root / "tmp").iterdir()) == []
+
+
+def test_the_status_of_what_unshare_runs_is_its_own(store: UsersStore) -> None:
+    assert store.run("unshare", "sh", "-c", "exit 7").returncode == 7
+
+
+def test_whether_a_pod_is_mounted_is_known_outside_of_the_namespace(store: UsersStore) -> None:
+    pod = store.create().parent.name
+    mounted = []
+    for command in ("inspect", "umount", "inspect", "mount", "inspect"):
+        said = json.loads(store.succeed("--json", "pod", command, pod))
+        mounted.append(said["data"]["pod"]["mounted"])
+    assert mounted == [True, False, False, True, True]
+
+
+def test_what_a_killed_command_left_of_other_ids_is_swept_by_the_next_one_inside(store: UsersStore) -> None:
+    left = store.root / "tmp/pod-dead/d"
+    store.succeed(
+        *("unshare", "sh", "-c", f"mkdir -p {left} && touch {left}/f && chown 7:7 {left} && chmod 700 {left}")
+    )
+    store.succeed("images")
+    store.create()
+    assert list((store.root / "tmp").iterdir()) == []
+
+
+def test_inside_the_namespace_the_store_is_still_the_users(store: UsersStore) -> None:
+    usual = UsersStore(store.user, store.user.home / ".local/share/micropod")
+    store.root.rename(store.user.home / "moved")
+    usual.root.parent.mkdir(parents=True)
+    (store.user.home / "moved").rename(usual.root)
+    for directory in (usual.root.parent, usual.root.parent.parent):
+        shutil.chown(directory, UID, UID)
+    done = store.user.run(*MICROPOD, "unshare", "env", "-u", "MICROPOD_ROOT", *MICROPOD, "images")
+    assert "local/runs" in done.stdout, done.stderr
