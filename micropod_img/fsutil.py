@@ -1,4 +1,4 @@
-"""Files that survive a crash: durable writes, advisory locks, private directories."""
+"""Files that survive a crash: durable writes, private directories, and what locks are made of."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING
 from micropod_img.errors import DiskError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from micropod_img.cancellation import Cancellation
 
-_POLL_SECONDS = 0.05
 _SHORT_POLL_SECONDS = 0.005
 
 _DISK_CODES = {
@@ -151,16 +149,22 @@ def try_lock_of_dead(descriptor: int, *, patience: float = 1.0) -> bool:
 
 def _was_locked_by_dead(descriptor: int) -> bool:
     """Whether whoever took the lock of an open file has ended, as far as the kernel tells (proc(5), "locks")."""
+    process = process_that_locks(descriptor)
+    return process is not None and not _is_alive(process)
+
+
+def process_that_locks(descriptor: int) -> int | None:
+    """Return who took the lock of an open file, as far as the kernel tells (proc(5), "locks")."""
     status = os.fstat(descriptor)
     place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
-    with contextlib.suppress(FileNotFoundError), open("/proc/locks", encoding="ascii") as locks:  # noqa: PTH123 - start-up
+    with contextlib.suppress(OSError), open("/proc/locks", encoding="ascii") as locks:  # noqa: PTH123 - start-up
         for _, kind, _, _, process, file, *_ in map(str.split, locks):
             if kind == "FLOCK" and file == place:
-                return not _is_alive(process)
-    return False
+                return int(process)
+    return None
 
 
-def _is_alive(process: str) -> bool:
+def _is_alive(process: int) -> bool:
     try:
         with open(f"/proc/{process}/stat", encoding="utf-8", errors="replace") as status:  # noqa: PTH123 - the same
             return status.read().rpartition(")")[2].split()[0] not in "ZX"
@@ -176,100 +180,3 @@ def same_file(descriptor: int, path: Path) -> bool:
         return False
     opened = os.fstat(descriptor)
     return (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino)
-
-
-@contextlib.contextmanager
-def locked(
-    path: Path,
-    *,
-    owner: str,
-    on_wait: Callable[[str], None] | None = None,
-    patience: float = 2.0,
-    timeout: float | None = None,
-    cancellation: Cancellation | None = None,
-) -> Iterator[int]:
-    """Hold an exclusive lock on a file that exists only while it is locked or waited for.
-
-    The file is removed by its holder before the lock goes, so that locks named after content do not pile up; who waited
-    for a removed file notices that it holds a name that is gone, and opens the new one.
-
-    Args:
-        path: The lock file.
-        owner: One line about the holder, for those who wait.
-        on_wait: Called once, with the holder's line, when the wait has taken ``patience`` seconds.
-        patience: Seconds to wait before saying so.
-        timeout: Seconds to wait at most; None to wait for as long as it takes.
-        cancellation: Ends the wait.
-
-    Yields:
-        The locked file's descriptor.
-
-    Raises:
-        LockTimeoutError: The wait took longer than it may.
-    """
-    wait = _Wait(on_wait, patience, timeout, cancellation)
-    descriptor = _acquire(path, wait)
-    try:
-        with contextlib.suppress(OSError):  # the lock holds without it, and a full disk must not keep anyone from rmi
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, owner.encode("utf-8", "replace"), 0)
-        yield descriptor
-    finally:
-        with contextlib.suppress(OSError):  # a lock file that stays behind locks nothing
-            path.unlink()
-        os.close(descriptor)
-
-
-class LockTimeoutError(Exception):
-    """A lock was not to be had in time; ``args[0]`` is its holder's line."""
-
-
-class _Wait:
-    """One wait for a lock: says once for whom, and ends in time."""
-
-    def __init__(
-        self,
-        on_wait: Callable[[str], None] | None,
-        patience: float,
-        timeout: float | None,
-        cancellation: Cancellation | None,
-    ) -> None:
-        began = time.monotonic()
-        self._on_wait = on_wait
-        self._say_after = began + patience
-        self._until = None if timeout is None else began + timeout
-        self._cancellation = cancellation
-
-    def a_while(self, descriptor: int) -> None:
-        """Sleep a little, of the lock on an open file."""
-        now = time.monotonic()
-        if self._on_wait is not None and now >= self._say_after:
-            on_wait, self._on_wait = self._on_wait, None
-            on_wait(_holder(descriptor))
-        if self._until is not None and now >= self._until:
-            raise LockTimeoutError(_holder(descriptor))
-        if self._cancellation is not None:
-            self._cancellation.sleep(_POLL_SECONDS)
-        else:
-            time.sleep(_POLL_SECONDS)
-
-
-def _holder(descriptor: int) -> str:
-    return os.pread(descriptor, 400, 0).decode("utf-8", "replace") or "another process"
-
-
-def _acquire(path: Path, wait: _Wait) -> int:
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            while not try_lock(descriptor):
-                if not same_file(descriptor, path):
-                    break
-                wait.a_while(descriptor)
-            else:
-                if same_file(descriptor, path):
-                    return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime  # noqa: TC003 - keeps the dataclasses resolvable at run time
 from typing import TypeAlias
 
 from micropod_img.digest import Digest  # noqa: TC001 - keeps the dataclasses resolvable at run time
@@ -52,11 +53,19 @@ class LayerProgress:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Another process holds what is needed; this one waits for it."""
+    """Another process holds what is needed, and this one has waited for it for two seconds.
+
+    Attributes:
+        ref: For which reference; the empty string where it is for none.
+        subject: What is waited for.
+        holder: Who has it.
+        since: When that took it, in UTC; None where that is not known.
+    """
 
     ref: str
     subject: str
     holder: str
+    since: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

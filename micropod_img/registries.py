@@ -119,7 +119,14 @@ class RegistryService:
 
             return check_login(target, credential, run_crane=run_crane, insecure=insecure)
 
-        return login(registry, credential, environment=os.environ, check=check, auth_file=self._config.auth_file)
+        return login(
+            registry,
+            credential,
+            environment=os.environ,
+            check=check,
+            auth_file=self._config.auth_file,
+            on_wait=self._store.on_wait,
+        )
 
     def logout(self, registry: str) -> LogoutReport:
         """Remove a registry's credential from where `login` stores it.
@@ -129,7 +136,7 @@ class RegistryService:
         """
         from micropod_img.pull.login import logout  # noqa: PLC0415 - not for the other use cases
 
-        return logout(registry, environment=os.environ, auth_file=self._config.auth_file)
+        return logout(registry, environment=os.environ, auth_file=self._config.auth_file, on_wait=self._store.on_wait)
 
     def _hosts(self, options: HostOptions | None, sink: ProgressSink) -> Hosts:
         return Hosts(self._config, options or HostOptions(), os.environ, sink)

@@ -28,6 +28,7 @@ from micropod_img.reference import Reference
 from micropod_img.rootfs.invoker import invoking_uid
 from micropod_img.store.images import ImageStore
 from micropod_img.store.store import Store
+from micropod_img.store.waits import observer
 from micropod_img.verification_service import VerificationService
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class ImageService(VerificationService):
         root: The state directory; as CONTRACT.md, "Store on disk", if None.
         config: A configuration file; the usual ones if None.
         damaged: Whether a store whose version file is torn will do, as for one that is to be verified.
+        progress: Is told of long waits for other processes; calls that take a sink of their own tell that.
 
     Raises:
         UsageError: The configuration is wrong.
@@ -68,12 +70,17 @@ class ImageService(VerificationService):
     """
 
     def __init__(
-        self, root: str | Path | None = None, config: str | Path | None = None, *, damaged: bool = False
+        self,
+        root: str | Path | None = None,
+        config: str | Path | None = None,
+        *,
+        damaged: bool = False,
+        progress: ProgressSink | None = None,
     ) -> None:
         uid = invoking_uid()
         self.config = load_config(None if config is None else Path(config), os.environ, uid=uid)
         self.root: Path = store_root(root, os.environ, self.config, uid)
-        self._store = Store(self.root, damaged=damaged)
+        self._store = Store(self.root, damaged=damaged, on_wait=None if progress is None else observer(progress))
         self._images = ImageStore(self._store)
         self._filesystems: RootFilesystems | None = None
 

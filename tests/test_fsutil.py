@@ -4,29 +4,23 @@ import contextlib
 import errno
 import os
 import re
-import shlex
-import signal
 import stat
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from micropod_img import fsutil
-from micropod_img.cancellation import Cancellation, CancelledError
 from micropod_img.errors import DiskError
-from tests.support.mounts import run_with_mounts
 from tests.support.processes import require_program, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 CHECKOUT = Path(__file__).parent.parent
-PATIENCE = 10.0  # seconds that a busy machine gets for what takes milliseconds
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o077, 0o777], ids=oct)
@@ -51,24 +45,6 @@ def another_python(script: str, *arguments: str | Path) -> Iterator[subprocess.P
             yield process
         finally:
             process.kill()
-
-
-HOLDS = """
-import sys, time
-from pathlib import Path
-from micropod_img.fsutil import locked
-with locked(Path(sys.argv[1]), owner=sys.argv[2]):
-    print("held", flush=True)
-    time.sleep(float(sys.argv[3]))
-"""
-
-
-@contextlib.contextmanager
-def held_by_another(path: Path, *, owner: str = "somebody", seconds: float = 60) -> Iterator[subprocess.Popen[str]]:
-    with another_python(HOLDS, path, owner, str(seconds)) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        yield process
 
 
 # Writing
@@ -242,139 +218,7 @@ def test_a_reader_of_progress_who_went_away_is_not_an_error_of_the_disk() -> Non
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
 
-# Locks
-
-
-def test_a_lock_of_a_killed_process_is_free_at_once(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    with held_by_another(path) as process:
-        process.kill()
-        process.wait()
-        assert path.exists()
-        started = time.monotonic()
-        with fsutil.locked(path, owner="me"):
-            assert time.monotonic() - started < PATIENCE
-    assert not path.exists()
-
-
-def test_who_waits_is_told_the_holder_once_and_only_after_some_patience(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    told: list[tuple[str, float]] = []
-    started = time.monotonic()
-    with (
-        held_by_another(path, owner="process 7 (gc)", seconds=1.0),
-        fsutil.locked(
-            path,
-            owner="me",
-            on_wait=lambda holder: told.append((holder, time.monotonic() - started)),
-            patience=0.3,
-        ),
-    ):
-        pass
-    assert [holder for holder, _ in told] == ["process 7 (gc)"]
-    assert told[0][1] >= 0.3
-
-
-def test_who_need_not_wait_is_told_nothing(tmp_path: Path) -> None:
-    with fsutil.locked(tmp_path / "lock", owner="me", on_wait=pytest.fail, patience=0):
-        pass
-
-
-def test_a_holder_that_has_not_said_who_it_is_is_another_process(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    told: list[str] = []
-
-    def done(holder: str) -> None:
-        told.append(holder)
-        os.close(descriptor)
-
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
-    assert fsutil.try_lock(descriptor)
-    with fsutil.locked(path, owner="me", on_wait=done, patience=0):
-        assert told == ["another process"]
-
-
-def test_a_cancelled_wait_ends_and_leaves_the_lock_to_its_holder(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    cancellation = Cancellation()
-    threading.Timer(0.2, cancellation.cancel).start()
-    before = sum(1 for _ in Path("/proc/self/fd").iterdir())
-    with held_by_another(path) as process:
-        with pytest.raises(CancelledError), fsutil.locked(path, owner="me", cancellation=cancellation):
-            pytest.fail("got a lock that another process holds")
-        assert process.poll() is None
-        assert path.exists()
-    assert sum(1 for _ in Path("/proc/self/fd").iterdir()) == before
-
-
-def test_a_wait_that_takes_too_long_says_for_whom_it_was(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    started = time.monotonic()
-    with (
-        held_by_another(path, owner="process 7 (gc)"),
-        pytest.raises(fsutil.LockTimeoutError, match=r"process 7 \(gc\)"),
-        fsutil.locked(path, owner="me", timeout=0.2),
-    ):
-        pytest.fail("got a lock that another process holds")
-    assert time.monotonic() - started >= 0.2
-    with fsutil.locked(path, owner="me", timeout=0):
-        pass
-
-
-def test_a_lock_is_free_and_its_file_gone_after_an_error(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    with pytest.raises(ZeroDivisionError), fsutil.locked(path, owner="me"):
-        raise ZeroDivisionError
-    assert not path.exists()
-
-
-def test_a_lock_is_free_when_its_file_cannot_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def read_only(path: Path) -> None:
-        raise OSError(errno.EROFS, "Read-only file system", str(path))
-
-    path = tmp_path / "lock"
-    with fsutil.locked(path, owner="first"):
-        monkeypatch.setattr(Path, "unlink", read_only)
-    monkeypatch.undo()
-    assert path.exists()
-    with fsutil.locked(path, owner="second", cancellation=_cancelled_in(PATIENCE)):
-        assert path.read_text() == "second"
-
-
-def _cancelled_in(seconds: float) -> Cancellation:
-    cancellation = Cancellation()
-    timer = threading.Timer(seconds, cancellation.cancel)
-    timer.daemon = True
-    timer.start()
-    return cancellation
-
-
-def test_a_lock_file_is_private(umask: int, tmp_path: Path) -> None:
-    with fsutil.locked(tmp_path / "lock", owner=f"umask {umask}") as descriptor:
-        assert stat.S_IMODE(os.fstat(descriptor).st_mode) & ~0o600 == 0
-
-
-FILLS_THE_DISK = """
-import sys
-from pathlib import Path
-from micropod_img.fsutil import locked
-directory = Path(sys.argv[1])
-(directory / "lock").touch()
-try:
-    with (directory / "filler").open("wb", buffering=0) as filler:
-        while filler.write(bytes(1024)):
-            pass
-except OSError as error:
-    print(error.strerror)
-with locked(directory / "lock", owner="rmi"):
-    print("locked")
-"""
-
-
-def test_a_full_disk_keeps_nobody_from_a_lock(tmp_path: Path) -> None:
-    mounts = [f"-t tmpfs -o size=64k none {shlex.quote(str(tmp_path))}"]
-    done = run_with_mounts(FILLS_THE_DISK, tmp_path, mounts=mounts)
-    assert (done.stdout, done.stderr) == ("No space left on device\nlocked\n", "")
+# What locks are made of
 
 
 def test_shared_locks_keep_each_other_company_and_exclusive_ones_out(tmp_path: Path) -> None:
@@ -403,55 +247,3 @@ def test_an_open_file_is_told_from_another_that_took_its_name(change: str, tmp_p
         elif change == "replaced by a link to it":
             path.symlink_to(tmp_path / "moved")
         assert fsutil.same_file(stream.fileno(), path) == (change == "none")
-
-
-TAKES_TURNS = """
-import os, sys, time
-from pathlib import Path
-from micropod_img import fsutil
-fsutil._POLL_SECONDS = 0.0005
-lock, inside, counter = (Path(word) for word in sys.argv[1:4])
-turns = 0
-deadline = time.monotonic() + float(sys.argv[4])
-while time.monotonic() < deadline:
-    with fsutil.locked(lock, owner=str(os.getpid())):
-        os.close(os.open(inside, os.O_CREAT | os.O_EXCL))
-        counter.write_text(str(int(counter.read_text()) + 1))
-        inside.unlink()
-    turns += 1
-print(turns)
-"""
-
-
-def test_a_lock_file_that_comes_and_goes_still_lets_in_one_at_a_time(tmp_path: Path) -> None:
-    lock, inside, counter = tmp_path / "lock", tmp_path / "inside", tmp_path / "counter"
-    counter.write_text("0")
-    argv = [sys.executable, "-c", TAKES_TURNS, *map(str, (lock, inside, counter, 1.2))]
-    processes = [subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=CHECKOUT) for _ in range(5)]
-    turns = [int(process.communicate(timeout=60)[0] or -1_000_000) for process in processes]
-    assert [process.returncode for process in processes] == [0] * 5
-    assert sum(turns) == int(counter.read_text())
-    assert sum(turns) > 100
-    assert not lock.exists()
-
-
-def test_killed_holders_let_in_one_at_a_time_too(tmp_path: Path) -> None:
-    lock, inside, counter = tmp_path / "lock", tmp_path / "inside", tmp_path / "counter"
-    counter.write_text("0")
-    script = TAKES_TURNS.replace("inside.unlink()", "inside.unlink(); turns % 7 == 6 and os.kill(os.getpid(), 9)")
-    argv = [sys.executable, "-c", script, *map(str, (lock, inside, counter, 60))]
-    processes = [subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=CHECKOUT) for _ in range(6)]
-    for process in processes:
-        process.communicate(timeout=60)
-    assert [process.returncode for process in processes] == [-signal.SIGKILL] * 6
-    assert int(counter.read_text()) == 6 * 7
-
-
-def test_a_wait_for_a_lock_ends_in_time_and_names_the_holder(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    with (
-        fsutil.locked(path, owner="process 1 (pull alpine)"),
-        pytest.raises(fsutil.LockTimeoutError, match=r"process 1 \(pull alpine\)"),
-        fsutil.locked(path, owner="second", timeout=0.1),
-    ):
-        pytest.fail("the lock is taken")

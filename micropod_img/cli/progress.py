@@ -67,9 +67,14 @@ def _shown(mode: Mode, settings: Settings) -> Iterator[ProgressSink]:
     elif settings.quiet:
         yield silent
     else:
-        from micropod_img.render.progress_lines import Warnings  # noqa: PLC0415 - not for bars
+        yield warnings()
 
-        yield Warnings(output.write_error, style)
+
+def warnings() -> ProgressSink:
+    """Return a sink that writes to stderr what a user should know in any case."""
+    from micropod_img.render.progress_lines import Warnings  # noqa: PLC0415 - not for bars
+
+    return Warnings(output.write_error, output.style_for(sys.stderr))
 
 
 class _Terminal:

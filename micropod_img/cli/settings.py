@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from micropod_img.progress import Event, ProgressSink
     from micropod_img.service import ImageService
 
 
@@ -30,8 +31,19 @@ class Settings:
         self.verbose = False
         self.json_lines = False
 
-    def service(self, *, damaged: bool = False) -> ImageService:
-        """Return the service for the store that is meant; `damaged` as for `ImageService`."""
+    def service(self, sink: ProgressSink | None = None, *, damaged: bool = False) -> ImageService:
+        """Return the service for the store that is meant.
+
+        Args:
+            sink: Is told of progress; what a user must know is written to stderr if None.
+            damaged: As for `ImageService`.
+        """
         from micropod_img.service import ImageService  # noqa: PLC0415 - help, completion and usage errors need none
 
-        return ImageService(self.root, self.config, damaged=damaged)
+        return ImageService(self.root, self.config, damaged=damaged, progress=sink or self._warn)
+
+    def _warn(self, event: Event) -> None:
+        if not self.quiet:
+            from micropod_img.cli.progress import warnings  # noqa: PLC0415 - there is nothing to say on most days
+
+            warnings()(event)

@@ -22,10 +22,13 @@ from typing import TYPE_CHECKING, cast
 
 from micropod_img import fsutil
 from micropod_img.errors import AuthError, DiskError
+from micropod_img.locks import Patience, locked, signed
 from micropod_img.pull.secret import Credential, Secret, is_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+
+    from micropod_img.locks import WaitObserver
 
 DOCKER_HUB = "docker.io"
 DOCKER_HUB_KEY = "https://index.docker.io/v1/"
@@ -148,7 +151,9 @@ def read_auth_file(path: Path, *, required: bool = False) -> AuthFile | None:
     return AuthFile(path, _section(path, document, "auths"), helpers, default_helper or None)
 
 
-def edit_auth_file(path: Path, edit: Callable[[dict[str, object]], None]) -> None:
+def edit_auth_file(
+    path: Path, edit: Callable[[dict[str, object]], None], *, on_wait: WaitObserver | None = None
+) -> None:
     """Change the entries of an auth file, one process at a time, so that a reader finds the old file or the new.
 
     The file is made if need be, has mode 0600 afterwards, and stays where a symbolic link points and whose it was.
@@ -156,12 +161,13 @@ def edit_auth_file(path: Path, edit: Callable[[dict[str, object]], None]) -> Non
     Args:
         path: The file.
         edit: Changes the entries (``auths``) in place.
+        on_wait: Is told of a wait for another process that changes them.
 
     Raises:
         AuthError: The file is there, and cannot be read or is broken.
         DiskError: It cannot be written.
     """
-    failure = _edit(Path(os.path.realpath(path)), edit)
+    failure = _edit(Path(os.path.realpath(path)), edit, on_wait)
     if isinstance(failure, str):
         raise _invalid(path, failure)
     if failure is not None:
@@ -180,11 +186,11 @@ def without_secrets(entry: object) -> dict[str, object]:
     return {key: value for key, value in entry.items() if key not in _SECRET_FIELDS} if isinstance(entry, dict) else {}
 
 
-def _edit(path: Path, edit: Callable[[dict[str, object]], None]) -> OSError | str | None:
+def _edit(path: Path, edit: Callable[[dict[str, object]], None], on_wait: WaitObserver | None) -> OSError | str | None:
     """Edit the file; what goes wrong is returned, as these frames hold what is secret."""
     try:
         fsutil.make_directory(path.parent)
-        with fsutil.locked(path.with_name(f".{path.name}.lock"), owner=f"a login, process {os.getpid()}"):
+        with locked(path.with_name(f".{path.name}.lock"), Patience(str(path), on_wait), owner=signed("login")):
             return _edit_locked(path, edit)
     except OSError as error:
         return error

@@ -61,7 +61,7 @@ class EarlyFetch:
             if digest is None or digest in here or len(here) > _MOST_PRELINKED:
                 return self
             try:
-                held.enter_context(self._store.image_lock(digest, self._owner, on_wait=_give_up))
+                held.enter_context(self._store.image_lock(digest, self._owner, on_busy=_give_up))
             except _FetchedByAnotherError:
                 return self
             # Crane asks for the manifest itself, so whatever it may turn out to need and is here must be there for it.
@@ -96,7 +96,7 @@ class EarlyFetch:
         return f"pull {self._wanted.reference.familiar}"
 
 
-def _give_up(_holder: str) -> None:
+def _give_up() -> None:
     raise _FetchedByAnotherError
 
 

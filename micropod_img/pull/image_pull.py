@@ -105,7 +105,14 @@ class ImagePull:
             configs = self._configs(plan)
             path = () if choice is None else choice.path
             listing = Listing(self._wanted.reference, top, platform, configs, path)
-            entry = publish(self._store, self._staging, plan, listing)
+            entry = publish(
+                self._store,
+                self._staging,
+                plan,
+                listing,
+                timeout=self._wanted.limits.seconds_left(),
+                cancellation=self._cancellation,
+            )
         downloaded = sum(blob.size for blob in missing)
         # Whoever removes the image by now frees nothing of it before this pull lets go of it.
         image = self._wanted.read_back(entry)
@@ -113,7 +120,8 @@ class ImagePull:
 
     def _waiting(self) -> FetchWait:
         timeout = self._wanted.limits.seconds_left()
-        return {"on_wait": self._wait, "timeout": timeout, "cancellation": self._cancellation}
+        # The early crane may be fetching what somebody else is fetching too.
+        return {"on_busy": self._end_child, "timeout": timeout, "cancellation": self._cancellation}
 
     def _end_child(self) -> None:
         if self._child is not None:
@@ -150,10 +158,6 @@ class ImagePull:
                     link.unlink()  # of a damaged one, that somebody has replaced since
         blobs.link_into(directory, (one.digest for one in here))
         return plan.missing(blobs)
-
-    def _wait(self, holder: str) -> None:
-        self._end_child()  # it may be fetching what somebody else is fetching too
-        self._sink(progress.Waiting(self._request.ref, str(self._request.ref), holder))
 
     def _announce(self, plan: Plan, missing: tuple[Descriptor, ...]) -> None:
         absent = {blob.digest for blob in missing}

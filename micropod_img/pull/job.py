@@ -17,6 +17,7 @@ from micropod_img.reference import Reference
 from micropod_img.store.blobs import missing_blob
 from micropod_img.store.images import ImageStore, Record, not_here
 from micropod_img.store.index import renamed, with_entries
+from micropod_img.store.waits import observer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -237,8 +238,9 @@ class PullJob:
 
     def _listed_too(self, reference: Reference) -> Image | None:
         """List an image that was found by its digest under the reference that asked for it, if it still is here."""
-        self._store.prepare()
-        with self._store.index_transaction(f"pull {reference.familiar}") as transaction:
+        store = self._store.telling(observer(self._sink, str(reference)))
+        store.prepare()
+        with store.index_transaction(f"pull {reference.familiar}", cancellation=self._cancellation) as transaction:
             # Looked up anew: an rmi may have freed its blobs since it was found.
             record = self._choose(self._images.find(reference))
             if record is None:
@@ -269,9 +271,10 @@ class PullJob:
         self._start_tool_check()
         from micropod_img.pull.pull import pull  # noqa: PLC0415 - only calls that go to the network pay for it
 
-        self._store.prepare()
+        store = self._store.telling(observer(self._sink, str(reference)))
+        store.prepare()
         pulled = pull(
-            self._store,
+            store,
             self._program(),
             self._request(reference),
             sink=self._sink,

@@ -24,6 +24,7 @@ from micropod_img.pull.login_check import LoginCheck, LoginTarget
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from micropod_img.locks import WaitObserver
     from micropod_img.pull.credentials import FoundCredential
     from micropod_img.pull.secret import Credential
 
@@ -72,6 +73,7 @@ def login(
     environment: Mapping[str, str],
     check: CredentialCheck,
     auth_file: Path | None = None,
+    on_wait: WaitObserver | None = None,
 ) -> LoginReport:
     """Check a credential against a registry, and store it.
 
@@ -84,6 +86,7 @@ def login(
         environment: The user's environment; helpers run in it.
         check: Asks the registry (`check_login`), and raises when it refuses; only then is anything stored.
         auth_file: A file that takes the place of ``MICROPOD_AUTH_FILE``.
+        on_wait: Is told of a wait for another process that logs in or out.
 
     Raises:
         UsageError: The registry's name is none.
@@ -97,20 +100,27 @@ def login(
     helper = helper_for(file, target.host, target.namespace, environment)
     if helper is not None:
         helper.store(credential)
-    edit_auth_file(path, lambda auths: _put(auths, target, path, None if helper else credential))
+    edit_auth_file(path, lambda auths: _put(auths, target, path, None if helper else credential), on_wait=on_wait)
     stored_in = helper.named_in if helper else str(path)
     found = _found(target, environment, auth_file)
     shadow = found.source if found is not None and found.credential != credential else None
     return LoginReport(target, stored_in, outcome, shadow)
 
 
-def logout(registry: str, *, environment: Mapping[str, str], auth_file: Path | None = None) -> LogoutReport:
+def logout(
+    registry: str,
+    *,
+    environment: Mapping[str, str],
+    auth_file: Path | None = None,
+    on_wait: WaitObserver | None = None,
+) -> LogoutReport:
     """Remove a registry's credential from where `login` stores it; files of other tools are left alone.
 
     Args:
         registry: As `LoginTarget.parse` takes it. A namespace's credentials are its own.
         environment: The user's environment; helpers run in it.
         auth_file: A file that takes the place of ``MICROPOD_AUTH_FILE``.
+        on_wait: Is told of a wait for another process that logs in or out.
 
     Raises:
         UsageError: The registry's name is none.
@@ -127,7 +137,7 @@ def logout(registry: str, *, environment: Mapping[str, str], auth_file: Path | N
         if helper is not None and helper.erase():
             removed.append(helper.named_in)
         if keys_for(file.auths, target.host, target.namespace):
-            edit_auth_file(path, lambda auths: _remove(auths, target, path, removed))
+            edit_auth_file(path, lambda auths: _remove(auths, target, path, removed), on_wait=on_wait)
     remaining = _found(target, environment, auth_file)
     if not removed:
         raise NotFoundError(

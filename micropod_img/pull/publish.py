@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from micropod_img.cancellation import Cancellation
     from micropod_img.digest import Digest
     from micropod_img.platforms import Platform
     from micropod_img.pull.plan import Plan
@@ -47,7 +48,15 @@ class Listing:
     path: tuple[Document, ...] = ()
 
 
-def publish(store: Store, staging: Staging, plan: Plan, listing: Listing) -> Entry:
+def publish(
+    store: Store,
+    staging: Staging,
+    plan: Plan,
+    listing: Listing,
+    *,
+    timeout: float | None = None,
+    cancellation: Cancellation | None = None,
+) -> Entry:
     """Put every blob in its place, durably, and then list the image.
 
     Args:
@@ -55,6 +64,8 @@ def publish(store: Store, staging: Staging, plan: Plan, listing: Listing) -> Ent
         staging: Where the fetch worked; its links keep what others would take away meanwhile.
         plan: What was fetched.
         listing: How it is listed.
+        timeout: Seconds to wait for the index at most.
+        cancellation: Ends that wait.
 
     Returns:
         The entry that lists it: its own, or that of a whole index.
@@ -71,7 +82,8 @@ def publish(store: Store, staging: Staging, plan: Plan, listing: Listing) -> Ent
             fsutil.write_durably(path, content)
             store.blobs.publish(path, digest)
     store.blobs.sync()
-    with store.index_transaction(f"pull {listing.reference.familiar}") as transaction:
+    owner = f"pull {listing.reference.familiar}"
+    with store.index_transaction(owner, timeout=timeout, cancellation=cancellation) as transaction:
         # A gc that ran meanwhile saw no entry that needs them; the staging place has them still.
         for path, digest in _taken_away(store, staging, plan):
             store.blobs.publish(path, digest)

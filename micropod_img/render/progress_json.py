@@ -8,7 +8,7 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from micropod_img.progress import Event, LayerProgress, VerifyProgress
+from micropod_img.progress import Event, LayerProgress, VerifyProgress, Waiting
 from micropod_img.render.document import SCHEMA, error_object
 
 if TYPE_CHECKING:
@@ -51,7 +51,10 @@ def error_line(error: MicropodError) -> str:
 
 def event_object(event: Event) -> dict[str, object]:
     """Return an event as JSON: its name, as ``layer-progress`` for `LayerProgress`, and its members."""
-    return {"event": re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(event).__name__).lower(), **dataclasses.asdict(event)}
+    members = dataclasses.asdict(event)
+    if isinstance(event, Waiting):
+        members["since"] = None if event.since is None else event.since.isoformat()
+    return {"event": re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(event).__name__).lower(), **members}
 
 
 def _passing(event: Event) -> tuple[str, str] | None:

@@ -136,22 +136,28 @@ class Warnings:
         self._style = style
 
     def __call__(self, event: Event) -> None:
-        """Write a notice, and leave the rest."""
-        if isinstance(event, Notice):
-            self._write(warning_text(event.message, self._style))
+        """Write a notice, and for whom is waited; leave the rest."""
+        if isinstance(event, Notice | Waiting) and (line := passing_line(event, self._style)) is not None:
+            self._write(line)
 
 
 def passing_line(event: Event, style: Style) -> str | None:
     """Return a line for what holds up or concerns a pull; None for an event that is no news of that kind."""
     match event:
-        case Waiting(ref, _, holder):
-            return f"{familiar(ref)}: waiting for {one_line(holder)}"
+        case Waiting():
+            return _waiting_line(event)
         case Retrying(ref, attempt, delay, reason):
             return f"{familiar(ref)}: {one_line(reason)}; trying again in {seconds(delay)}, attempt {attempt}"
         case Notice(_, message):
             return warning_text(message, style)
         case _:
             return _registry_line(event)
+
+
+def _waiting_line(event: Waiting) -> str:
+    prefix = f"{familiar(event.ref)}: " if event.ref else ""
+    since = "" if event.since is None else f" since {event.since.astimezone():%H:%M:%S}"
+    return f"{prefix}waiting for {one_line(event.subject)}, which {one_line(event.holder)} has locked{since}"
 
 
 def _registry_line(event: Event) -> str | None:

@@ -42,7 +42,7 @@ def collect_snapshots(store: Store) -> DeleteResult:
         return DeleteResult((), 0)
     # Removing takes longer than others should wait for the lock, so it is only renamed while that is held.
     with store.stage("trash") as trash:
-        with no_new_leases(layout) as leased, fsutil.disk_errors(layout.snapshots):
+        with no_new_leases(layout, store.on_wait) as leased, fsutil.disk_errors(layout.snapshots):
             # A pod has its record before its lease ends, so it is in one of the two when they are read in this order.
             live = leased | frozenset(_live(store))
             doomed = [chain for chain in _present(layout) if chain not in live]

@@ -80,7 +80,7 @@ class RootFilesystems:
             return None
         from micropod_img.rootfs.userns import enter  # noqa: PLC0415 - root has no need of it
 
-        notice = enter(self._store.layout).notice
+        notice = enter(self._store.layout, self._store.on_wait).notice
         self._store.prepare()  # what killed processes left of other ids' files can be swept in here only
         return notice
 
@@ -119,7 +119,7 @@ class RootFilesystems:
         """
         self.check_wish(wish)
         self._enter(call)
-        self._store.layout.prepare()
+        self._store.layout.prepare(self._store.on_wait)
         driver, _ = self._driver(call)
         finish = (lambda pod: self._write_bundle(pod, image, wish.args)) if wish.bundle else None
         request = PodRequest(wish.pod_id, read_only=wish.read_only, finish=finish)
@@ -173,7 +173,7 @@ class RootFilesystems:
                 code="mounted-already",
                 hint=f"micropod-img umount {target}",
             )
-        self._store.layout.prepare()
+        self._store.layout.prepare(self._store.on_wait)
         driver, _ = self._driver(call)
         snapshots = self._snapshots(driver)
         with self._store.stage("mount") as staging:

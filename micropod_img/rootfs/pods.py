@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from micropod_img import fsutil
 from micropod_img.errors import ConflictError, MicropodError, NotFoundError, UsageError
+from micropod_img.locks import Patience, locked_directory
 from micropod_img.models import Pod
 from micropod_img.rootfs.drivers.driver import PodPaths
 from micropod_img.rootfs.mountinfo import mount_points
@@ -100,7 +100,7 @@ class Pods:
                 )
                 fsutil.write_durably(staged.draft, record.serialize())
                 fsutil.make_directory(self._store.layout.pods)
-                with _locked(staged.directory):
+                with locked_directory(staged.directory, Patience(f"pod {pod_id}")):
                     self._give_name(staged, record)
                     return self._finish(record, request, snapshots, driver)
 
@@ -275,11 +275,16 @@ class Pods:
     def _held(self, pod_id: str) -> Iterator[PodPaths]:
         """Be the only one who mounts, unmounts or removes a pod."""
         paths = self._paths(pod_id)
-        try:
-            with fsutil.disk_errors(paths.directory), _locked(paths.directory):
-                yield paths
-        except _GoneError as error:
-            raise _unknown(pod_id) from error
+        with contextlib.ExitStack() as held:
+            held.enter_context(fsutil.disk_errors(paths.directory))
+            try:
+                lock = locked_directory(paths.directory, Patience(f"pod {pod_id}", self._store.on_wait))
+                descriptor = held.enter_context(lock)
+            except (FileNotFoundError, NotADirectoryError) as error:
+                raise _unknown(pod_id) from error
+            if not fsutil.same_file(descriptor, paths.directory):  # removed while this waited
+                raise _unknown(pod_id)
+            yield paths
 
 
 def checked_id(pod_id: str) -> str:
@@ -295,25 +300,6 @@ def checked_id(pod_id: str) -> str:
             hint="letters, digits, '_', '.' and '-', at most 128; a letter or digit first, no '..'",
         )
     return pod_id
-
-
-class _GoneError(Exception):
-    """There is no directory, or it was removed while this waited for its lock."""
-
-
-@contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise _GoneError from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if not fsutil.same_file(descriptor, directory):
-            raise _GoneError
-        yield
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -11,15 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from micropod_img import fsutil, progress
+from micropod_img import fsutil
 from micropod_img.limits import Limits
+from micropod_img.locks import Patience, locked, signed
 from micropod_img.rootfs.chain import chain_ids
 from micropod_img.rootfs.drivers.metadata import copy_metadata
 from micropod_img.rootfs.leases import lease
-from micropod_img.rootfs.locks import only_maker
 from micropod_img.rootfs.syscalls import sync_filesystem
 from micropod_img.rootfs.totals import ImageTotals, keep_totals
 from micropod_img.store.holding import hold_layers
+from micropod_img.store.waits import observer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -88,7 +89,7 @@ class Snapshots:
             ToolError: umoci is missing, or failed.
         """
         chain = chain_ids(layer.diff_id for layer in image.layer_details)
-        lease(self._store.layout, staging, chain)
+        lease(self._store.layout, staging, chain, observer(call.sink, call.ref))
         if all(map(self.has, chain)):
             return chain
         umoci = self._umoci()
@@ -135,16 +136,10 @@ class _Making:
 
     def _make(self, position: int, chain: Sequence[ChainId], gated: GatedLayers) -> None:
         call = self._call
-
-        def waiting(holder: str) -> None:
-            call.sink(progress.Waiting(call.ref, f"snapshot {chain[position]}", holder))
-
-        with only_maker(
-            self._store.layout.snapshot_lock(chain[position]),
-            f"unpack {call.ref}",
-            on_wait=waiting,
-            cancellation=call.cancellation,
-        ):
+        path = self._store.layout.snapshot_lock(chain[position])
+        on_wait = observer(call.sink, call.ref)
+        patience = Patience(f"snapshot {chain[position]}", on_wait, cancellation=call.cancellation)
+        with fsutil.disk_errors(path), locked(path, patience, owner=signed(f"unpack {call.ref}")):
             if self._snapshots.has(chain[position]):
                 return
             passed = gated.passed(position)

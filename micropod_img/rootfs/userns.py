@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from micropod_img import fsutil, run
 from micropod_img.errors import ConflictError, MicropodError, UnsupportedError
+from micropod_img.locks import Patience, locked, signed
 from micropod_img.rootfs.invoker import INVOKING_UID
 from micropod_img.rootfs.programs import find_program
 from micropod_img.rootfs.subordinate_ids import IdRange, subordinate_ids
@@ -26,6 +27,7 @@ from micropod_img.rootfs.subordinate_ids import IdRange, subordinate_ids
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from micropod_img.locks import WaitObserver
     from micropod_img.store.layout import StoreLayout
 
 _CLONE_NEWNS: Final = 0x00020000
@@ -86,7 +88,7 @@ def find_holder(layout: StoreLayout) -> NamespaceHolder | None:
     return holder if holder.lives() else None
 
 
-def enter(layout: StoreLayout) -> Entered:
+def enter(layout: StoreLayout, on_wait: WaitObserver | None = None) -> Entered:
     """Become root in the store's namespace, which is made if it is not there; for root, and inside, nothing happens.
 
     The whole process enters, and for good: it sees the store's mounts, its files keep their owner, and its working
@@ -94,6 +96,7 @@ def enter(layout: StoreLayout) -> Entered:
 
     Args:
         layout: The store, which is made if it is not there.
+        on_wait: Is told of a wait for another process that makes it.
 
     Raises:
         ConflictError: This process has several threads, and Linux lets none of them enter; or the store's namespace is
@@ -108,10 +111,10 @@ def enter(layout: StoreLayout) -> Entered:
     holder, new = find_holder(layout), False
     notice: str | None = None
     if holder is None:
-        layout.prepare()
+        layout.prepare(on_wait)
         path = layout.locks / "namespace.lock"
-        owner = f"process {os.getpid()} (making the user namespace)"
-        with fsutil.disk_errors(path), fsutil.locked(path, owner=owner):
+        patience = Patience("the user namespace", on_wait)
+        with fsutil.disk_errors(path), locked(path, patience, owner=signed("making the user namespace")):
             holder = find_holder(layout)
             if holder is None:
                 holder, notice = _start(layout)

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 from micropod_img import fsutil
 from micropod_img.digest import Digest, hex_of
 from micropod_img.errors import ConflictError, DiskError, IntegrityError, UnsupportedError
+from micropod_img.locks import Patience, locked, signed
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from micropod_img.locks import WaitObserver
 
 FORMAT = 1
 """The store format that this program writes."""
@@ -170,8 +173,11 @@ class StoreLayout:
                 hint="use a newer micropod-img, or another --root",
             )
 
-    def prepare(self) -> None:
+    def prepare(self, on_wait: WaitObserver | None = None) -> None:
         """Make what is missing of the store, so that it can be written.
+
+        Args:
+            on_wait: Is told of a wait for another process that does the same.
 
         Raises:
             ConflictError: The directory holds something that is not a store.
@@ -186,7 +192,8 @@ class StoreLayout:
             self._refuse_what_is_no_store()
             self._make_root()
             fsutil.make_directory(self.locks)
-            with fsutil.locked(self.locks / "prepare.lock", owner="making the store"):
+            patience = Patience("the new store", on_wait)
+            with locked(self.locks / "prepare.lock", patience, owner=signed("making the store")):
                 for directory in (self.staging, self.images, self.blobs.parent, self.blobs):
                     fsutil.make_directory(directory)
                 fsutil.fsync_directory(self.blobs.parent)

@@ -131,7 +131,7 @@ def _sweep_one(layout: StoreLayout, blobs: BlobStore, path: Path) -> None:
 
 
 def _sweep_lock(path: Path) -> None:
-    """Remove the lock file of a killed process as its next holder would (`fsutil.locked`): only while it is locked."""
+    """Remove the lock file of a killed process as its next holder would (`locks.locked`): only while it is locked."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         if fsutil.try_lock(descriptor) and fsutil.same_file(descriptor, path):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
+from copy import copy
 from typing import TYPE_CHECKING, TypedDict
 
 from micropod_img import fsutil
 from micropod_img.errors import ConflictError, IntegrityError
+from micropod_img.locks import LockTimeoutError, Patience, locked, signed
 from micropod_img.store.blobs import BlobStore
 from micropod_img.store.index import LayoutIndex, parse_index, serialize
 from micropod_img.store.layout import StoreLayout
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from micropod_img.cancellation import Cancellation
     from micropod_img.digest import Digest
+    from micropod_img.locks import WaitObserver
 
 
 # Each is one index that was replaced while it was read; what is damaged is read as often, and then said to be.
@@ -51,12 +53,12 @@ class FetchWait(TypedDict, total=False):
     """How the lock of what another process fetches is waited for.
 
     Attributes:
-        on_wait: Called with the holder when there is one.
+        on_busy: Called at once when there is a holder.
         timeout: Seconds to wait at most.
         cancellation: Ends the wait.
     """
 
-    on_wait: Callable[[str], None] | None
+    on_busy: Callable[[], None] | None
     timeout: float | None
     cancellation: Cancellation | None
 
@@ -67,6 +69,7 @@ class Store:
     Args:
         root: The state directory, absolute; it need not exist before something is written.
         damaged: Whether a store whose version file is torn will do, as for one that is to be verified.
+        on_wait: Is told of waits for its locks.
 
     Raises:
         ConflictError: It is no store but an OCI layout.
@@ -75,14 +78,21 @@ class Store:
         DiskError: It belongs to somebody else, or cannot be read.
     """
 
-    def __init__(self, root: Path, *, damaged: bool = False) -> None:
+    def __init__(self, root: Path, *, damaged: bool = False, on_wait: WaitObserver | None = None) -> None:
+        self.on_wait = on_wait
         self.layout = StoreLayout(root)
         self.layout.check(damaged=damaged)
         self.blobs = BlobStore(self.layout)
 
+    def telling(self, on_wait: WaitObserver) -> Store:
+        """Return this very store, which tells somebody else of waits for its locks."""
+        told = copy(self)
+        told.on_wait = on_wait
+        return told
+
     def prepare(self) -> None:
         """Make the store if it is not there, and sweep what killed processes left."""
-        self.layout.prepare()
+        self.layout.prepare(self.on_wait)
         sweep(self.layout, self.blobs)
 
     def read_index(self) -> LayoutIndex:
@@ -131,28 +141,27 @@ class Store:
 
     @contextlib.contextmanager
     def index_transaction(
-        self, owner: str, *, on_wait: Callable[[str], None] | None = None, cancellation: Cancellation | None = None
+        self, owner: str, *, timeout: float | None = None, cancellation: Cancellation | None = None
     ) -> Iterator[IndexTransaction]:
         """Hold the index lock.
 
         Args:
             owner: What is being done, for those who wait.
-            on_wait: Called with the holder when the wait takes long.
+            timeout: Seconds to wait at most.
             cancellation: Ends the wait.
+
+        Raises:
+            ConflictError: Another process still holds it when the time is over.
         """
-        with self.index_lock(owner, on_wait=on_wait, cancellation=cancellation):
+        with self.index_lock(owner, timeout=timeout, cancellation=cancellation):
             yield IndexTransaction(self.layout, self.read_index())
 
-    @contextlib.contextmanager
     def index_lock(
-        self, owner: str, *, on_wait: Callable[[str], None] | None = None, cancellation: Cancellation | None = None
-    ) -> Iterator[None]:
+        self, owner: str, *, timeout: float | None = None, cancellation: Cancellation | None = None
+    ) -> contextlib.AbstractContextManager[None]:
         """Hold the index lock, whatever the index says; see `index_transaction`."""
-        with (
-            fsutil.disk_errors(self.layout.index),
-            fsutil.locked(self.layout.index_lock, owner=_signed(owner), on_wait=on_wait, cancellation=cancellation),
-        ):
-            yield
+        patience = Patience("the index", self.on_wait, timeout=timeout, cancellation=cancellation)
+        return self._locked(self.layout.index_lock, patience, owner)
 
     def stage(self, purpose: str) -> Staging:
         """Return a private place for work in progress, a context manager."""
@@ -162,7 +171,7 @@ class Store:
         self, digest: Digest, owner: str, **waiting: Unpack[FetchWait]
     ) -> contextlib.AbstractContextManager[None]:
         """Be the one process that fetches an image; taken before the locks of its blobs. See `blob_lock`."""
-        return self._fetch_lock(self.layout.image_lock(digest), digest, owner, **waiting)
+        return self._fetch_lock(self.layout.image_lock(digest), f"image {digest}", owner, **waiting)
 
     def blob_lock(
         self, digest: Digest, owner: str, **waiting: Unpack[FetchWait]
@@ -177,33 +186,31 @@ class Store:
         Raises:
             ConflictError: Another process still holds it when the time is over.
         """
-        return self._fetch_lock(self.layout.blob_lock(digest), digest, owner, **waiting)
+        return self._fetch_lock(self.layout.blob_lock(digest), f"blob {digest}", owner, **waiting)
 
     @contextlib.contextmanager
     def _fetch_lock(
         self,
         path: Path,
-        digest: Digest,
+        subject: str,
         owner: str,
         *,
-        on_wait: Callable[[str], None] | None = None,
+        on_busy: Callable[[], None] | None = None,
         timeout: float | None = None,
         cancellation: Cancellation | None = None,
     ) -> Iterator[None]:
-        lock = fsutil.locked(
-            path, owner=_signed(owner), on_wait=on_wait, patience=0, timeout=timeout, cancellation=cancellation
-        )
+        with self._locked(path, Patience(subject, self.on_wait, on_busy, timeout, cancellation), owner):
+            yield
+
+    @contextlib.contextmanager
+    def _locked(self, path: Path, patience: Patience, owner: str) -> Iterator[None]:
         try:
-            with fsutil.disk_errors(path), lock:
+            with fsutil.disk_errors(path), locked(path, patience, owner=signed(owner)):
                 yield
-        except fsutil.LockTimeoutError as error:
+        except LockTimeoutError as error:
             raise ConflictError(
-                f"{error} is still fetching {digest}",
+                f"{error} has locked {patience.subject} all the time",
                 code="locked",
                 hint="wait for it, end it, or allow more with --timeout",
                 retryable=True,
             ) from error
-
-
-def _signed(owner: str) -> str:
-    return f"process {os.getpid()} ({owner})"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from micropod_img import locks
 from micropod_img.progress import Waiting
 from tests.cli.command_line import PROGRAM, environment
 from tests.support import scripted as scripted_module
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 KIB = 1 << 10
 PATIENCE = 60.0
+SLOWLY = 90 * KIB  # so that a layer takes longer than the two seconds after which a wait is told
 SHARED = random_layer(300 * KIB, seed=1), random_layer(300 * KIB, seed=2)
 OWN = layer({"etc/one": b"one\n"}), layer({"etc/other": b"other\n"})
 ONE = image([*SHARED, OWN[0]])
@@ -173,7 +175,7 @@ def test_an_image_that_two_processes_pull_at_once_is_sent_once(
     service: ImageService, store_root: Path, config_file: Path, scripted: ScriptedRegistry, sent: Sent
 ) -> None:
     ref = scripted.serve("some/image", "1", ONE)
-    scripted.faults = (on(BLOBS, dripping(200 * KIB)),)
+    scripted.faults = (on(BLOBS, dripping(SLOWLY)),)
 
     ended = pull_at_once(store_root, config_file, ref, ref)
 
@@ -191,7 +193,7 @@ def test_layers_that_two_images_share_are_sent_once_when_both_are_pulled_at_once
     service: ImageService, store_root: Path, config_file: Path, scripted: ScriptedRegistry, sent: Sent
 ) -> None:
     refs = scripted.serve("some/one", "1", ONE), scripted.serve("some/other", "1", OTHER)
-    scripted.faults = (on(BLOBS, dripping(200 * KIB)),)
+    scripted.faults = (on(BLOBS, dripping(SLOWLY)),)
 
     ended = pull_at_once(store_root, config_file, *refs)
 
@@ -208,8 +210,13 @@ def test_layers_that_two_images_share_are_sent_once_when_both_are_pulled_at_once
 
 @pytest.mark.slow
 def test_what_another_image_brings_is_waited_for_and_not_fetched_from_elsewhere(
-    service: ImageService, store_root: Path, config_file: Path, scripted: ScriptedRegistry
+    service: ImageService,
+    store_root: Path,
+    config_file: Path,
+    scripted: ScriptedRegistry,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(locks, "SAY_AFTER_SECONDS", 0.0)
     ref, other = scripted.serve("quick/one", "1", ONE), scripted.serve("stalled/other", "1", OTHER)
     never = [on(f"stalled/.*{one.digest}", stalled()) for one in SHARED]
     scripted.faults = (on(f"quick/.*{BLOBS}", dripping(150 * KIB)), *never)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micropod_img import progress
+from micropod_img import locks, progress
 from tests.support import stores
 from tests.support.faults import dripping, on
 from tests.support.images import image
@@ -72,9 +72,14 @@ def puller(store_root: Path, config_file: Path, slow_ref: str) -> Iterator[subpr
 
 @pytest.mark.slow
 def test_what_another_process_fetches_is_waited_for_and_not_fetched_again(
-    puller: subprocess.Popen[bytes], service: ImageService, scripted: ScriptedRegistry, slow_ref: str
+    puller: subprocess.Popen[bytes],
+    service: ImageService,
+    scripted: ScriptedRegistry,
+    slow_ref: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     events: list[Event] = []
+    monkeypatch.setattr(locks, "SAY_AFTER_SECONDS", 0.0)
 
     pulled = service.pull_image(slow_ref, progress=events.append)
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,6 +30,7 @@ from tests.render.values import MIB, digest
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+NOON = datetime(2024, 2, 29, 12, 30, 15, tzinfo=UTC)
 REF = "docker.io/library/app:1"
 PLAN = (
     LayerPlan(digest("a"), 3 * MIB, present=False),
@@ -106,12 +108,14 @@ def test_layers_that_were_not_announced_are_passed_over() -> None:
 def test_what_holds_a_pull_up_is_said() -> None:
     assert lines(
         [
-            Waiting(REF, REF, "process 12 (pull app:1)"),
+            Waiting(REF, "blob x", "process 12 (pull app:1)", None),
+            Waiting("", "the index", "process 13 (gc)\n", NOON),
             Retrying(REF, 2, 0.5, "registry.example.com\nclosed"),
             Notice(REF, "layer \x1b is missing"),
         ]
     ) == [
-        "app:1: waiting for process 12 (pull app:1)",
+        "app:1: waiting for blob x, which process 12 (pull app:1) has locked",
+        f"waiting for the index, which process 13 (gc)\\n has locked since {NOON.astimezone():%H:%M:%S}",
         "app:1: registry.example.com\\nclosed; trying again in 0.50 s, attempt 2",
         "micropod-img: warning: layer \\x1b is missing",
     ]
@@ -127,6 +131,12 @@ def test_warnings_are_nothing_but_warnings() -> None:
     for event in (Resolving(REF, "x"), STARTED, Notice(REF, "look out"), Failed(REF, "gone")):
         sink(event)
     assert written == ["micropod-img: warning: look out"]
+
+
+def test_for_whom_is_waited_is_said_to_who_wants_no_progress_too() -> None:
+    written: list[str] = []
+    Warnings(written.append, Style())(Waiting("", "the index", "process 13 (gc)", None))
+    assert written == ["waiting for the index, which process 13 (gc) has locked"]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +159,14 @@ def test_warnings_are_nothing_but_warnings() -> None:
             received(0, 7),
             {"event": "layer-progress", "ref": REF, "digest": digest("a"), "received": 7, "size": 3 * MIB},
         ),
-        (Waiting(REF, "s", "h"), {"event": "waiting", "ref": REF, "subject": "s", "holder": "h"}),
+        (
+            Waiting(REF, "s", "h", NOON),
+            {"event": "waiting", "ref": REF, "subject": "s", "holder": "h", "since": "2024-02-29T12:30:15+00:00"},
+        ),
+        (
+            Waiting("", "s", "h", None),
+            {"event": "waiting", "ref": "", "subject": "s", "holder": "h", "since": None},
+        ),
         (Retrying(REF, 2, 0.5, "r"), {"event": "retrying", "ref": REF, "attempt": 2, "delay": 0.5, "reason": "r"}),
         (Notice(REF, "m"), {"event": "notice", "ref": REF, "message": "m"}),
         (

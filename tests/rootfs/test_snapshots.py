@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 pytestmark = as_root
 
 CREATE = (
-    "import sys; from micropod_img import ImageService\n"
+    "import sys; from micropod_img import ImageService, locks\n"
+    "locks.SAY_AFTER_SECONDS = float(sys.argv[3])\n"
     "pod = ImageService(sys.argv[1]).create_pod(sys.argv[2], policy='never',\n"
     "    progress=lambda event: print(type(event).__name__, getattr(event, 'subject', ''), flush=True))\n"
 )
@@ -55,8 +56,8 @@ def unpacked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return digests
 
 
-def create_in_child(root: Path, ref: str) -> subprocess.Popen[bytes]:
-    argv = [sys.executable, "-c", CREATE, str(root), ref]
+def create_in_child(root: Path, ref: str, *, said_after: float = 60) -> subprocess.Popen[bytes]:
+    argv = [sys.executable, "-c", CREATE, str(root), ref, str(said_after)]
     return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
@@ -134,7 +135,7 @@ def test_two_processes_unpack_each_layer_once_and_the_one_that_waits_says_so(
     big = [Entry(f"f{number}", b"x" * 100) for number in range(20_000)]
     refs = [service.put_layers(big, [Entry(name)]) for name in ("one", "two")]
     service.driver_choice()
-    children = [create_in_child(store_root, ref) for ref in refs]
+    children = [create_in_child(store_root, ref, said_after=0) for ref in refs]
     outputs = [child.communicate(timeout=60) for child in children]
     assert [error for _, error in outputs] == [b"", b""]
     assert sum(b"Waiting snapshot sha256:" in said for said, _ in outputs) == 1

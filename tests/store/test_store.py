@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from micropod_img import fsutil
+from micropod_img import fsutil, locks
 from micropod_img.cancellation import Cancellation, CancelledError
 from micropod_img.digest import Digest
 from micropod_img.errors import ConflictError, DiskError, IntegrityError, UnsupportedError
@@ -19,6 +21,9 @@ from tests.support import stores
 from tests.support.images import image
 from tests.support.layers import layer
 from tests.support.layouts import listed_as, pulled, put_blobs, write_layout
+
+if TYPE_CHECKING:
+    from micropod_img.locks import Wait
 
 CHECKOUT = Path(__file__).parent.parent.parent
 BLOB = Digest("sha256:" + "0" * 64)
@@ -164,32 +169,19 @@ def test_a_full_disk_leaves_the_index_as_it_was(store: Store, monkeypatch: pytes
 
 
 def test_who_waits_for_the_index_is_told_for_whom(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = threading.Event()
-    said: list[str] = []
+    monkeypatch.setattr(locks, "SAY_AFTER_SECONDS", 0.0)
+    told: list[Wait] = []
+    waiter = store.telling(told.append)
 
-    def on_wait(holder: str) -> None:
-        said.append(holder)
-        told.set()
+    with (
+        store.index_transaction("pull alpine"),
+        pytest.raises(ConflictError, match=r"\(pull alpine\) has locked the index") as raised,
+        waiter.index_transaction("rmi", timeout=0),
+    ):
+        pytest.fail("two write the index")
 
-    def wait() -> None:
-        with store.index_transaction("rmi", on_wait=on_wait):
-            pass
-
-    locked = fsutil.locked
-
-    def impatient(path: Path, **kwargs: object) -> object:
-        return locked(path, **{**kwargs, "patience": 0.05})  # type: ignore[arg-type]
-
-    monkeypatch.setattr(fsutil, "locked", impatient)
-    with store.index_transaction("pull alpine"):
-        waiter = threading.Thread(target=wait)
-        waiter.start()
-        assert told.wait(10)
-    waiter.join(10)
-    assert not waiter.is_alive()
-    assert len(said) == 1
-    assert said[0].endswith("(pull alpine)")
-    assert said[0].startswith("process ")
+    assert (raised.value.code, raised.value.retryable) == ("locked", True)
+    assert [(wait.subject, wait.holder) for wait in told] == [("the index", f"process {os.getpid()} (pull alpine)")]
 
 
 def _soon(seconds: float = 10) -> Cancellation:
@@ -250,27 +242,27 @@ def test_entries_that_many_processes_list_at_once_are_all_listed(store: Store) -
 # The lock of a blob
 
 
-def test_one_fetches_a_blob_and_the_others_wait_and_say_so_at_once(store: Store) -> None:
-    said: list[str] = []
+def test_one_fetches_a_blob_and_the_others_know_at_once_that_they_wait(store: Store) -> None:
+    called: list[None] = []
 
-    def on_wait(holder: str) -> None:
-        said.append(holder)
+    def on_busy() -> None:
+        called.append(None)
         raise CancelledError("seen")
 
     with store.blob_lock(BLOB, "pull alpine"):
-        with pytest.raises(CancelledError), store.blob_lock(BLOB, "pull busybox", on_wait=on_wait):
+        with pytest.raises(CancelledError), store.blob_lock(BLOB, "pull busybox", on_busy=on_busy):
             pytest.fail("two fetch a blob")
         other = Digest("sha256:" + "1" * 64)
-        with store.blob_lock(other, "pull busybox", on_wait=on_wait):
+        with store.blob_lock(other, "pull busybox", on_busy=on_busy):
             pass
-    assert [holder.partition(" (")[2] for holder in said] == ["pull alpine)"]
+    assert called == [None]
     assert list(store.layout.locks.iterdir()) == []
 
 
 def test_a_wait_for_a_blob_that_takes_too_long_is_a_conflict(store: Store) -> None:
     with (
         store.blob_lock(BLOB, "pull alpine"),
-        pytest.raises(ConflictError, match=r"\(pull alpine\) is still fetching") as raised,
+        pytest.raises(ConflictError, match=r"\(pull alpine\) has locked blob sha256:") as raised,
         store.blob_lock(BLOB, "pull busybox", timeout=0.1),
     ):
         pytest.fail("two fetch a blob")

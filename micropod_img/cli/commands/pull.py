@@ -88,7 +88,7 @@ def pull(
                 ends[event.ref] = event
             told(event)
 
-        report = settings.service().pull_images(refs, options, jobs=number, progress=sink)
+        report = settings.service(told).pull_images(refs, options, jobs=number, progress=sink)
     if report.failures and len(refs) == 1:
         raise report.failures[0].error
     return Result(

@@ -41,7 +41,7 @@ def unpack(
     settings = ctx.ensure_object(Settings)
     with progress_to_stderr(choice(progress, "--progress", MODES), settings) as told:
         how = pulling(policy=policy, insecure=insecure, timeout=timeout, stall_timeout=stall_timeout, sink=told)
-        service = settings.service()
+        service = settings.service(told)
         limits = limited(
             service.config.limits,
             max_size=max_size,

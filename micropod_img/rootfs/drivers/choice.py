@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from micropod_img import fsutil
 from micropod_img.cancellation import Cancellation
 from micropod_img.errors import IntegrityError, MicropodError, UnsupportedError
+from micropod_img.locks import Patience, locked, signed
 from micropod_img.models import DriverChoice
 from micropod_img.rootfs.drivers.copies import CopyDriver
 from micropod_img.rootfs.drivers.driver import PodPaths
 from micropod_img.rootfs.drivers.fuse import FuseOverlayDriver
 from micropod_img.rootfs.drivers.overlay import OverlayDriver
-from micropod_img.rootfs.locks import only_maker
 from micropod_img.store.documents import Members, corrupt, members_of
 
 if TYPE_CHECKING:
@@ -91,7 +91,9 @@ class DriverSelection:
             UnsupportedError: The driver that made the snapshots of these pods does not work any more.
         """
         layout = self._store.layout
-        with only_maker(layout.locks / "driver.lock", "choosing a driver"):
+        path = layout.locks / "driver.lock"
+        patience = Patience("the choice of a driver", self._store.on_wait)
+        with fsutil.disk_errors(path), locked(path, patience, owner=signed("choosing a driver")):
             chosen = self.recorded()
             if chosen is not None:
                 return chosen

@@ -10,12 +10,12 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from micropod_img import progress
 from micropod_img.errors import DiskError
 from micropod_img.store.verification.blobs import BlobVerification
 from micropod_img.store.verification.images import ImageVerification
 from micropod_img.store.verification.index import ReadIndex, entry_problems, read_index
 from micropod_img.store.verification.layout import layout_problems
+from micropod_img.store.waits import observer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,10 +96,6 @@ class StoreVerification:
         """Keep others from changing the index; in a store that may only be read nobody can."""
         with contextlib.ExitStack() as held:
             with contextlib.suppress(DiskError):
-                held.enter_context(
-                    self._store.index_lock("verify", on_wait=self._wait, cancellation=self._cancellation)
-                )
+                store = self._store.telling(observer(self._sink))
+                held.enter_context(store.index_lock("verify", cancellation=self._cancellation))
             yield
-
-    def _wait(self, holder: str) -> None:
-        self._sink(progress.Notice("", f"waiting for {holder}, which holds the index"))
