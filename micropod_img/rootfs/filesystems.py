@@ -264,4 +264,5 @@ class RootFilesystems:
                 pod.rootfs, options, config=config, ref=image.ref, umoci=self._umoci(), workspace=staging.path
             )
             with fsutil.disk_errors(paths.config):
+                fsutil.fsync_directory(pod.rootfs)  # which has got mount points
                 fsutil.replace_durably(paths.config, content, staging=staging.path / "config.json.new")

@@ -99,6 +99,7 @@ class Pods:
                     written_first=request.finish is not None,
                 )
                 fsutil.write_durably(staged.draft, record.serialize())
+                fsutil.fsync_directory(staged.directory)
                 fsutil.make_directory(self._store.layout.pods)
                 with locked_directory(staged.directory, Patience(f"pod {pod_id}")):
                     self._give_name(staged, record)
