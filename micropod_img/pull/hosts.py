@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -73,12 +74,17 @@ class Hosts:
             ca_file=self._options.ca_file or self._config.ca_file,
         )
 
-    def limits(self) -> TimeLimits:
-        """Return the time limits of a piece of work that begins now."""
+    def limits(self, started: float | None = None) -> TimeLimits:
+        """Return the time limits of a piece of work.
+
+        Args:
+            started: When it began (`time.monotonic`); now if None.
+        """
         timeout, stall_timeout = self._options.timeout, self._options.stall_timeout
         return TimeLimits(
             timeout=self._config.timeout if timeout is None else timeout,
             stall_timeout=self._config.stall_timeout if stall_timeout is None else stall_timeout,
+            started=time.monotonic() if started is None else started,
         )
 
     def endpoints(self, reference: Reference) -> tuple[Endpoint, ...]:

@@ -7,11 +7,20 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from micropod_img import progress as events
-from micropod_img.errors import AuthError, IntegrityError, MicropodError, NotFoundError, UnavailableError, UsageError
+from micropod_img.errors import (
+    AuthError,
+    IntegrityError,
+    MicropodError,
+    NotFoundError,
+    RateLimitedError,
+    UnavailableError,
+    UsageError,
+)
 from micropod_img.models import Image, PullFailure
 from micropod_img.reference import Reference
 from micropod_img.store.blobs import missing_blob
@@ -128,14 +137,15 @@ class PullJob:
         Returns:
             The image, the bytes that were downloaded, and the bytes that were here.
         """
+        started = time.monotonic()
         references = self._meant(ref)
         for reference in references[:-1]:
             try:
-                return self._pull(reference)
+                return self._pull(reference, started)
             except (NotFoundError, AuthError) as error:
                 if self._options.policy != "never":
                     self._sink(events.Notice(str(reference), f"{error.message}; the next registry is searched"))
-        return self._pull(references[-1])
+        return self._pull(references[-1], started)
 
     def plan(self, ref: str | Reference) -> PullPlan:
         """Say what `pull` would do, and do nothing of it.
@@ -146,13 +156,14 @@ class PullJob:
         """
         from micropod_img.pull.planning import plan_nothing, plan_pull  # noqa: PLC0415 - as in `_fetched`
 
+        started = time.monotonic()
         references = self._meant(ref)
         here = None if self._options.policy == "always" else self._here(references[0])
-        if here is not None and (self._options.policy != "newer" or self._is_current(references[0], here)):
-            return plan_nothing(self._store, here.image, self._request(references[0]))
+        if here is not None and (self._options.policy != "newer" or self._is_current(references[0], here, started)):
+            return plan_nothing(self._store, here.image, self._request(references[0], started))
         if self._options.policy == "never":
             raise self._not_here(references[-1])
-        candidates = [self._request(reference) for reference in references]
+        candidates = [self._request(reference, started) for reference in references]
         return plan_pull(self._store, self._program(), candidates, sink=self._sink, cancellation=self._cancellation)
 
     def _meant(self, ref: str | Reference) -> Sequence[Reference]:
@@ -170,15 +181,15 @@ class PullJob:
             )
         return sorted(candidates, key=lambda one: self._options.policy == "always" or self._here(one) is None)
 
-    def _pull(self, reference: Reference) -> tuple[Image, int, int]:
+    def _pull(self, reference: Reference, started: float) -> tuple[Image, int, int]:
         here = None if self._options.policy == "always" else self._here(reference)
-        if here is not None and (self._options.policy != "newer" or self._is_current(reference, here)):
+        if here is not None and (self._options.policy != "newer" or self._is_current(reference, here, started)):
             found = self._found(reference, here)
             if found is not None:
                 return found
         if self._options.policy == "never":
             raise self._not_here(reference)
-        return self._fetched(reference)
+        return self._fetched(reference, started)
 
     def _not_here(self, reference: Reference) -> NotFoundError:
         return NotFoundError(
@@ -248,7 +259,7 @@ class PullJob:
             transaction.replace(with_entries(transaction.index, [renamed(record.entry, reference)]))
             return self._images.image(self._choose(self._images.find(reference)) or record)
 
-    def _is_current(self, reference: Reference, here: _Here) -> bool:
+    def _is_current(self, reference: Reference, here: _Here, started: float) -> bool:
         if reference.digest is not None:
             return True
         from micropod_img.pull.pull import current_digest  # noqa: PLC0415 - only calls that go to the network pay for it
@@ -258,16 +269,16 @@ class PullJob:
             digest = current_digest(
                 self._store,
                 self._program(),
-                self._request(reference),
+                self._request(reference, started),
                 sink=self._sink,
                 cancellation=self._cancellation,
             )
-        except UnavailableError as error:
+        except (UnavailableError, RateLimitedError) as error:
             self._sink(events.Notice(str(reference), f"{error.message}; what is here is used"))
             return True
         return digest in (here.record.digest, here.record.entry.index_digest)
 
-    def _fetched(self, reference: Reference) -> tuple[Image, int, int]:
+    def _fetched(self, reference: Reference, started: float) -> tuple[Image, int, int]:
         self._start_tool_check()
         from micropod_img.pull.pull import pull  # noqa: PLC0415 - only calls that go to the network pay for it
 
@@ -276,7 +287,7 @@ class PullJob:
         pulled = pull(
             store,
             self._program(),
-            self._request(reference),
+            self._request(reference, started),
             sink=self._sink,
             cancellation=self._cancellation,
         )
@@ -309,7 +320,7 @@ class PullJob:
         assert self._crane is not None  # noqa: S101 - for the type checker
         return self._crane.result().path
 
-    def _request(self, reference: Reference) -> PullRequest:
+    def _request(self, reference: Reference, started: float) -> PullRequest:
         from micropod_img.pull.pull import PullRequest  # noqa: PLC0415 - only calls that go to the network pay for it
 
         hosts = self._network()
@@ -319,7 +330,7 @@ class PullJob:
             strict=self._strict,
             endpoints=hosts.endpoints(reference),
             settings=hosts.settings,
-            limits=hosts.limits(),
+            limits=hosts.limits(started),
             read_back=self._read_back,
         )
 

@@ -8,8 +8,11 @@ import pytest
 
 from micropod_img import progress
 from micropod_img.errors import IntegrityError, NotFoundError, UnsupportedError
+from micropod_img.pull import pull as pulling
+from micropod_img.pull import retry
 from micropod_img.pull.job import PullOptions
 from tests.support import stores
+from tests.support.faults import on, too_many_requests
 from tests.support.images import image, index
 from tests.support.layers import layer
 from tests.support.scripted import scripted_registry
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from micropod_img.progress import Event
+    from micropod_img.pull.pull import PullRequest
     from micropod_img.service import ImageService
     from tests.support.scripted import ScriptedRegistry
 
@@ -82,6 +86,35 @@ def test_newer_uses_what_is_here_when_the_registry_is_gone(service: ImageService
 
     assert service.pull_image(ref, policy="newer", progress=notices.append).digest == AMD64.digest
     assert any(isinstance(one, progress.Notice) and "what is here is used" in one.message for one in notices)
+
+
+@pytest.mark.slow
+def test_newer_uses_what_is_here_when_the_registry_allows_no_more_requests(
+    service: ImageService, scripted: ScriptedRegistry, ref: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "ATTEMPTS", 1)
+    scripted.faults = (on("/manifests/", too_many_requests()),)
+    assert service.pull_image(ref, policy="newer").digest == AMD64.digest
+
+
+def test_newer_counts_its_time_once(
+    service: ImageService, scripted: ScriptedRegistry, ref: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began: list[float] = []
+
+    def recording(work: Callable[..., object]) -> Callable[..., object]:
+        def work_for(store: object, program: object, wanted: PullRequest, **rest: object) -> object:
+            began.append(wanted.limits.started)
+            return work(store, program, wanted, **rest)
+
+        return work_for
+
+    for name in ("current_digest", "pull"):
+        monkeypatch.setattr(pulling, name, recording(getattr(pulling, name)))
+    scripted.serve("some/image", "1", MOVED)
+    service.pull_images([ref], PullOptions(policy="newer", timeout=60))
+    assert len(began) == 2
+    assert began[0] == began[1]
 
 
 def test_always_asks_and_fetches_nothing_that_is_here(

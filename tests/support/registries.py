@@ -82,7 +82,6 @@ def start_distribution(
         tls: Speak HTTPS with these certificates (`make_certificates`).
         proxy: URL of a registry that this one passes through and caches; it then refuses pushes.
     """
-    program = require_program("docker-registry", package="docker-registry")
     storage = directory / "storage"
     storage.mkdir(exist_ok=True)
     configuration: dict[str, object] = {
@@ -99,14 +98,23 @@ def start_distribution(
         configuration["proxy"] = {"remoteurl": proxy}
     file = directory / "config.yml"
     file.write_text(json.dumps(configuration))  # JSON is YAML
-    log = directory / "registry.log"
-    with server([program, "serve", file], ready=re.compile(r"listening on 127\.0\.0\.1:(\d+)"), log=log) as match:
+    with start_docker_registry(directory) as port:
         yield Registry(
-            f"127.0.0.1:{match[1]}",
-            log,
+            f"127.0.0.1:{port}",
+            directory / "registry.log",
             credentials=(htpasswd.user, htpasswd.password) if htpasswd else None,
             ca=tls.ca if tls else None,
         )
+
+
+@contextlib.contextmanager
+def start_docker_registry(directory: Path) -> Iterator[int]:
+    """Run Debian's docker-registry with the ``config.yml`` of a directory, and its log there; yield its port."""
+    program = require_program("docker-registry", package="docker-registry")
+    argv: list[str | Path] = [program, "serve", directory / "config.yml"]
+    ready = re.compile(r"listening on 127\.0\.0\.1:(\d+)")
+    with server(argv, ready=ready, log=directory / "registry.log") as match:
+        yield int(match[1])
 
 
 def make_credentials(directory: Path, user: str = "tester") -> Credentials:
