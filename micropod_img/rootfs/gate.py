@@ -41,6 +41,10 @@ _OPTIONS = {"archive-too-large": "--max-size", "decompression-bomb": "--max-rati
 # What the overlay drivers of the kernel and of fuse-overlayfs keep for themselves.
 _OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.", b"user.fuseoverlayfs.", b"user.containers.override_stat")
 
+# xattr(7), "User extended attributes", and what the kernel calls XATTR_SIZE_MAX.
+_WITH_USER_XATTRS = (tar_headers.REGULAR, tar_headers.DIRECTORY, tar_headers.HARD_LINK)
+_MAX_XATTR = 1 << 16
+
 _TYPE_BITS = 0o170000
 _TYPE_OF = {
     tar_headers.CHARACTER_DEVICE: 0o020000,
@@ -227,8 +231,15 @@ class _Gate:
             _, is_xattr, xattr = record.partition(b".xattr.")  # SCHILY's, which umoci reads, and LIBARCHIVE's
             if is_xattr:
                 self.has_xattrs = True
-                if xattr.startswith(_OVERLAY_XATTRS):
-                    self._refuse(entry, f"sets {quoted(xattr)}, which belongs to the overlay filesystem")
+                self._look_at_xattr(entry, xattr, len(entry.records[record]))
+
+    def _look_at_xattr(self, entry: Entry, xattr: bytes, size: int) -> None:
+        if xattr.startswith(_OVERLAY_XATTRS):
+            self._refuse(entry, f"sets {quoted(xattr)}, which belongs to the overlay filesystem")
+        if not 0 < len(xattr) <= _MAX_COMPONENT or size > _MAX_XATTR:
+            self._refuse(entry, "sets an attribute with a name or value that no kernel takes")
+        if xattr.startswith(b"user.") and entry.kind not in _WITH_USER_XATTRS:
+            self._refuse(entry, f"sets {quoted(xattr)}, which only files and directories can have")
 
     def _look_at_kind(self, entry: Entry) -> None:
         if entry.kind in (tar_headers.HARD_LINK, tar_headers.SYMLINK):

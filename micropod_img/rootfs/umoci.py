@@ -250,6 +250,20 @@ _KNOWN_ERRORS = (
         f"give the user {_FULL_MAPPING} subordinate ids in /etc/subuid and /etc/subgid",
     ),
     _Known(
+        ": link: operation not permitted$",
+        UnsafeError,
+        "unsafe-layer",
+        "has a hard link to what cannot have one, such as a directory",
+        "do not use this image",
+    ),
+    _Known(
+        "restore xattr metadata: .*: (invalid argument|numerical result out of range|argument list too long)$",
+        UnsafeError,
+        "unsafe-layer",
+        "has an extended attribute that cannot be set",
+        "do not use this image",
+    ),
+    _Known(
         "refusing to change type|unknown typeflag|: (file name too long|too many levels of symbolic links)$",
         UnsafeError,
         "unsafe-layer",

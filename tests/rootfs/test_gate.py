@@ -111,6 +111,28 @@ class TestLinks:
         assert "links to a name of more than 4095 bytes" in refusal(archive)
 
 
+class TestAttributes:
+    @pytest.mark.parametrize("kind", [b"2", b"3", b"6"])
+    def test_a_user_attribute_of_what_cannot_have_one_is_refused(self, kind: bytes) -> None:
+        message = refusal(extended({b"SCHILY.xattr.user.a": b"1"}) + header(b"x", kind, link=b"y", major=1))
+        assert "'x' sets 'user.a', which only files and directories can have" in message
+
+    @pytest.mark.parametrize("kind", [b"2", b"6"])
+    def test_other_attributes_may_be_of_anything(self, kind: bytes) -> None:
+        assert check(
+            extended({b"SCHILY.xattr.security.selinux": b"1"}) + header(b"x", kind, link=b"y") + END
+        ).has_xattrs
+
+    @pytest.mark.parametrize(("name", "size"), [(b"", 1), (b"user." + b"a" * 251, 1), (b"user.a", (1 << 16) + 1)])
+    def test_an_attribute_that_no_kernel_takes_is_refused(self, name: bytes, size: int) -> None:
+        message = refusal(extended({b"SCHILY.xattr." + name: b"v" * size}) + header(b"x"))
+        assert "'x' sets an attribute with a name or value that no kernel takes" in message
+
+    def test_an_attribute_of_the_largest_size_passes(self) -> None:
+        largest = extended({b"SCHILY.xattr.user." + b"a" * 250: b"v" * (1 << 16)})
+        assert check(largest + header(b"x") + END).has_xattrs
+
+
 class TestOverlay:
     @pytest.mark.parametrize(
         "xattr",
