@@ -81,6 +81,7 @@ def _renamed(entry: Entry, name: str) -> Entry:
 
 CAPABILITY = b"\1\0\0\2\0\4\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
 NAMES = [b"caf\xe9", b"new\nline", b"\x1b[31m", b"back\\slash", b"a:b", b".wh", b"wh.x", b"..a", b"a..", b"...", b" "]
+TIMES = "times of directories, also of those whose files a later layer changes"
 FAITHFUL: Mapping[str, tuple[Archives, Tree]] = {
     "modes with setuid, setgid and sticky": (
         [[Entry("su", mode=0o4755), Entry("sg", mode=0o2711), directory("t", mode=0o1777), Entry("no", mode=0)]],
@@ -250,7 +251,7 @@ FAITHFUL: Mapping[str, tuple[Archives, Tree]] = {
         ],
         {b"f": regular(b"2"), b"d": folder(0o700, mtime_ns=LISTED), b"d/kept": regular()},
     ),
-    "times of directories, also of those whose files a later layer changes": (
+    TIMES: (
         [
             [directory("d"), directory("d/e"), Entry("d/e/f"), Entry("d/x"), directory("s", mode=0o2775)],
             [Entry("d/g"), whiteout("d/x"), Entry("d/e/.wh.f"), directory("s/sub"), Entry("s/sub/f")],

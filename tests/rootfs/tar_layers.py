@@ -134,6 +134,8 @@ class Node:
     links: int = 1
 
 
+NOTHING = Node("listed, and not there", 0)
+
 _KINDS = {
     stat.S_IFREG: "file",
     stat.S_IFDIR: "directory",
@@ -159,14 +161,17 @@ def hard_links(root: Path) -> set[frozenset[bytes]]:
     """The names that each file with several has below a directory."""
     names: dict[tuple[int, int], set[bytes]] = {}
     for path, node in tree(root).items():
-        if node.kind != "directory":
+        if node.links > 1:
             status = os.lstat(os.path.join(os.fsencode(root), path))  # noqa: PTH118 - pathlib knows no bytes
             names.setdefault((status.st_dev, status.st_ino), set()).add(path)
     return {frozenset(group) for group in names.values() if len(group) > 1}
 
 
 def _node(path: bytes) -> Node:
-    status = os.lstat(path)
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:  # an overlay lists whiteouts where no layer below has that directory
+        return NOTHING
     kind = _KINDS[stat.S_IFMT(status.st_mode)]
     content = b""
     if kind == "file":

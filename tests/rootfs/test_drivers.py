@@ -13,7 +13,7 @@ from micropod_img.rootfs.drivers import choice
 from micropod_img.rootfs.drivers.copies import CopyDriver
 from micropod_img.rootfs.drivers.fuse import FuseOverlayDriver
 from micropod_img.rootfs.drivers.overlay import OverlayDriver
-from tests.rootfs.faithful import FAITHFUL, as_described, regular, without_link_counts
+from tests.rootfs.faithful import FAITHFUL, TIMES, as_described, regular, without_link_counts
 from tests.rootfs.local_images import LocalService
 from tests.rootfs.tar_layers import hard_links, tree
 from tests.rootfs.unpacking import as_root
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 pytestmark = as_root
 
-TIMES = "times of directories, also of those whose files a later layer changes"
 OTHERWISE = {("fuse-overlayfs", TIMES): b"d"}
 """It forgets the time of a directory when it copies up a directory in there, which the kernel's overlay restores."""
 

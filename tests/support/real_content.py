@@ -6,6 +6,7 @@ import os
 import stat
 import sysconfig
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,7 +57,9 @@ def _files(roots: Iterable[Path], limit: int) -> Iterator[Entry]:
         elif stat.S_ISREG(status.st_mode) and status.st_size <= left:
             inode = (status.st_dev, status.st_ino)
             if inode in names:
-                yield hardlink(name, names[inode])
+                # As tar writes it: with what is said of the file itself.
+                link = hardlink(name, names[inode])
+                yield replace(link, mode=stat.S_IMODE(status.st_mode), mtime=int(status.st_mtime))
                 continue
             content = path.read_bytes()
             names[inode] = name
