@@ -17,7 +17,7 @@ from micropod_img.errors import (
     UnsupportedError,
     UsageError,
 )
-from micropod_img.pull.crane_errors import Request, translate
+from micropod_img.pull.crane_errors import DOCKER_HUB, Request, translate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -201,7 +201,11 @@ class Crane:
         if isinstance(error, RateLimitedError):
             error.retry_after = crane_log.retry_after(completed.stderr)
             if error.retry_after is not None:
-                error.hint = f"try again in {error.retry_after:.0f} s; or log in for a higher limit, or use a mirror"
+                when = _duration(error.retry_after)
+                error.hint = f"try again in {when}; or log in for a higher limit, or use a mirror"
+        if error.code == "unauthorized" and self._access.credential_source and request.endpoint != DOCKER_HUB:
+            shown = f"the credential that it was shown ({self._access.credential_source})"
+            error.message = f"{request.endpoint} does not accept {shown} for {request.ref}"
         return error
 
     def _broken(self) -> ToolError:
@@ -220,6 +224,11 @@ def timed_out(request: Request, limits: TimeLimits) -> MicropodError:
         endpoint=request.endpoint,
         retryable=True,
     )
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{seconds:.0f} s" if seconds < 2 * 60 else f"{minutes} min" if minutes < 2 * 60 else f"{minutes / 60:.0f} h"
 
 
 def _cannot_fetch(target: str, why: str) -> UnsupportedError:

@@ -91,7 +91,7 @@ _TABLE = (
         NotFoundError,
         "manifest-unknown",
         "{endpoint} has no {ref}",
-        "micropod-img crane ls {repository} lists the tags that are there",
+        "micropod-img tags {repository} lists the tags that are there",
     ),
     _Row(
         r": NAME_UNKNOWN: |: NAME_INVALID: ",
@@ -111,7 +111,7 @@ _TABLE = (
         r": UNAUTHORIZED: |: unexpected status code 401 ",
         AuthError,
         "unauthorized",
-        "{endpoint} wants credentials {purpose} {ref}, or other ones",
+        "{endpoint} wants credentials {purpose} {ref}",
         _LOGIN,
     ),
     _Row(
@@ -195,7 +195,14 @@ _TABLE = (
     ),
     # the way there; of what a proxy answers to CONNECT, Go says but the words of its status
     _Row(
-        r"proxyconnect|: (?:Proxy Authentication Required|Forbidden|Bad Gateway|Service Unavailable|Gateway Timeout)$",
+        r"proxyconnect",
+        UnavailableError,
+        "proxy",
+        "the proxy on the way to {endpoint} cannot be reached ({ref})",
+        "check HTTPS_PROXY and NO_PROXY",
+    ),
+    _Row(
+        r": (?:Proxy Authentication Required|Forbidden|Bad Gateway|Service Unavailable|Gateway Timeout)$",
         UnavailableError,
         "proxy",
         "the proxy on the way to {endpoint} refuses ({ref})",
@@ -206,7 +213,7 @@ _TABLE = (
         UnavailableError,
         "unknown-host",
         "the name {endpoint} cannot be resolved ({ref})",
-        "check its spelling, and this host's DNS",
+        "check its spelling, and this host's DNS; where a proxy is the only way out, set HTTPS_PROXY",
         retryable=True,
     ),
     _Row(
@@ -215,6 +222,20 @@ _TABLE = (
         "plain-http",
         "{endpoint} speaks plain HTTP, and HTTPS was asked ({ref})",
         "if you trust the network in between: --insecure",
+    ),
+    _Row(
+        r"x509: certificate has expired or is not yet valid",
+        UnavailableError,
+        "tls",
+        "the TLS certificate of {endpoint} has expired, or is not valid yet ({ref})",
+        "check this host's clock; if it is right, whoever runs the registry has to renew the certificate",
+    ),
+    _Row(
+        r"x509: (?:certificate is (?:not )?valid for|cannot validate certificate for|certificate relies on legacy)",
+        UnavailableError,
+        "tls",
+        "the TLS certificate of {endpoint} is not for that name ({ref})",
+        "use a name that it is for (-v shows which), or ask for a certificate with this one",
     ),
     _Row(
         r"tls: |x509: ",

@@ -112,6 +112,7 @@ def test_wrong_credentials_are_status_4(
     error = said.document["error"]
     assert isinstance(error, dict)
     assert error["code"] == "unauthorized"
+    assert "does not accept the credential that it was shown (given for this call)" in str(error["message"])
     assert SECRET not in said.out + said.err
 
 

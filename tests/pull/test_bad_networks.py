@@ -111,7 +111,7 @@ def test_an_error_says_when_the_registry_lets_one_try_again(scripted: ScriptedRe
     with pytest.raises(RateLimitedError) as caught:
         service.pull_image(name)
     assert caught.value.retry_after == 3600
-    assert str(caught.value.hint).startswith("try again in 3600 s")
+    assert str(caught.value.hint).startswith("try again in 60 min")
 
 
 def test_a_token_answer_is_in_no_error(scripted: ScriptedRegistry, service: ImageService) -> None:

@@ -29,7 +29,6 @@ from tests.support.faults import (
 )
 from tests.support.images import image
 from tests.support.layers import layer
-from tests.support.registries import make_certificates, start_distribution
 from tests.support.scripted import Response, oci_error
 
 if TYPE_CHECKING:
@@ -457,8 +456,8 @@ def test_docker_hub_does_not_tell_what_exists_so_both_is_said() -> None:
     ("ref", "words", "said"),
     [
         (f"{HOST}:5000/team/app:v1", "NAME_UNKNOWN", "no repository team/app"),
-        (f"{HOST}:5000/team/app:v1", "MANIFEST_UNKNOWN", f"crane ls {HOST}:5000/team/app lists"),
-        (f"{HOST}/team/app@sha256:{'00' * 32}", "MANIFEST_UNKNOWN", f"crane ls {HOST}/team/app lists"),
+        (f"{HOST}:5000/team/app:v1", "MANIFEST_UNKNOWN", f"micropod-img tags {HOST}:5000/team/app lists"),
+        (f"{HOST}/team/app@sha256:{'00' * 32}", "MANIFEST_UNKNOWN", f"micropod-img tags {HOST}/team/app lists"),
         (f"{HOST}/team/app:v1@sha256:{'00' * 32}", "NAME_UNKNOWN", "no repository team/app"),
     ],
 )
@@ -574,21 +573,6 @@ def test_plain_http_on_the_port_of_https_is_told(scripted: ScriptedRegistry, ser
         service.pull_image(f"{only_https(scripted.host)}/team/app:v1")
     assert (caught.value.code, caught.value.exit_status) == ("plain-http", 5)
     assert "--insecure" in (caught.value.hint or "")
-
-
-@pytest.mark.parametrize("names", ["IP:127.0.0.1", "DNS:other.example"])
-@pytest.mark.parametrize("over", ["https only", "either"])
-def test_a_certificate_that_is_not_trusted_is_told(
-    names: str, over: str, service: ImageService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    certificates = make_certificates(tmp_path, names=names)
-    if names.startswith("DNS"):
-        monkeypatch.setenv("SSL_CERT_FILE", str(certificates.ca))  # only the name is wrong then
-    with start_distribution(tmp_path, tls=certificates) as registry:
-        host = only_https(registry.host) if over == "https only" else registry.host
-        with pytest.raises(MicropodError) as caught:
-            service.pull_image(f"{host}/team/app:v1")
-    assert (caught.value.code, caught.value.exit_status) == ("tls", 5)
 
 
 @contextlib.contextmanager
