@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from micropod_img import fsutil
-from micropod_img.errors import ConflictError, NotFoundError, UsageError
+from micropod_img.errors import ConflictError, DiskError, NotFoundError, UsageError
 from micropod_img.rootfs.gated import GatedLayers
 from micropod_img.rootfs.syscalls import sync_filesystem
 from micropod_img.rootfs.umoci import UnpackRoot
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from micropod_img.store.store import Store
 
 _GATES = 2
+_PRIVATE = re.compile(r"\..*\.micropod-[0-9a-f]{12}", re.DOTALL)
 
 
 def unpack_image(store: Store, image: Image, destination: Path, *, umoci: Path, call: Call) -> Path:
@@ -61,7 +63,7 @@ def unpack_image(store: Store, image: Image, destination: Path, *, umoci: Path, 
 
 
 def checked_destination(destination: Path, store: Store) -> Path:
-    """Return a destination, absolute and without links.
+    """Return a destination, absolute and without links; what killed processes left beside it is removed.
 
     Raises:
         ConflictError: There is something, or a filesystem is mounted there.
@@ -74,6 +76,7 @@ def checked_destination(destination: Path, store: Store) -> Path:
     with fsutil.disk_errors(target):
         if not target.parent.is_dir():
             raise NotFoundError(f"{target.parent} is not a directory", code="no-such-directory", hint="make it first")
+        _sweep_beside(target)
         if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
             raise _occupied(target)
         if target.is_mount():
@@ -108,17 +111,14 @@ def _passed_layers(store: Store, image: Image, staging: Staging, call: Call) -> 
 
 @contextlib.contextmanager
 def _beside(target: Path) -> Iterator[tuple[Path, int]]:
-    """Make a private directory next to the destination; one that a killed process left there is removed.
+    """Make a private directory next to the destination.
 
     Yields:
         The directory, and the descriptor of the lock on it.
     """
-    prefix = f".{target.name[:100]}.micropod-"
     with fsutil.disk_errors(target.parent):
-        for leftover in target.parent.glob(f"{_literally(prefix)}*"):
-            _sweep(leftover)
         while True:
-            place = target.parent / f"{prefix}{os.urandom(6).hex()}"
+            place = target.parent / f".{target.name[:100]}.micropod-{os.urandom(6).hex()}"
             place.mkdir(mode=0o700)
             descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             # Another process may have seen the directory before it was locked, and taken it for a leftover.
@@ -132,18 +132,22 @@ def _beside(target: Path) -> Iterator[tuple[Path, int]]:
         os.close(descriptor)
 
 
-def _literally(text: str) -> str:
-    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in text)
+def _sweep_beside(target: Path) -> None:
+    """Remove what killed processes left in the destination's parent; what cannot be is left for another time."""
+    for path in target.parent.glob(".*.micropod-*"):
+        with contextlib.suppress(OSError, DiskError):
+            if _PRIVATE.fullmatch(path.name):
+                _sweep(path)
 
 
 def _sweep(leftover: Path) -> None:
-    with contextlib.suppress(OSError):  # of another user, or being swept by another process
-        descriptor = os.open(leftover, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            if fsutil.try_lock_of_dead(descriptor):
-                remove_tree(leftover)
-        finally:
-            os.close(descriptor)
+    descriptor = os.open(leftover, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        is_ours = os.fstat(descriptor).st_uid == os.geteuid()
+        if is_ours and fsutil.try_lock_of_dead(descriptor) and fsutil.same_file(descriptor, leftover):
+            remove_tree(leftover)
+    finally:
+        os.close(descriptor)
 
 
 def _give_name(rootfs: Path, target: Path) -> None:
