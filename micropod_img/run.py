@@ -1,8 +1,8 @@
 """Start programs and see them through: the only module that imports subprocess.
 
 A child gets an environment that was built for it (nothing is inherited), stdin from /dev/null unless bytes are given, a
-process group of its own (so that the terminal's Ctrl-C reaches us alone and we end it in order), and dies with the
-thread that started it.
+session of its own (so that it has no terminal to ask, Ctrl-C there reaches us alone, and we end it in order), and dies
+with the thread that started it.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class Child:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 pass_fds=pass_fds,
-                process_group=0,
+                start_new_session=True,
                 bufsize=0,  # a buffer would be waited for until it is full, and is locked while a thread reads
             )
         except OSError as error:

@@ -3,9 +3,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 from pathlib import Path
@@ -338,3 +340,19 @@ def test_of_much_that_is_said_the_last_words_are_kept() -> None:
     assert completed.status == 3
     assert completed.stderr.endswith("last words\n")
     assert len(completed.stderr) < 1_000_000
+
+
+def test_a_child_has_no_terminal_to_ask_though_we_have_one() -> None:
+    asking = "from micropod_img.run import run; print(run(['/bin/sh', '-c', ': </dev/tty'], env={}).status)"
+    outer, inner = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", f"open('/dev/tty').close(); {asking}"],
+        stdin=inner,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - so it becomes its terminal
+    ) as process:
+        said, _ = process.communicate(timeout=60)
+    for descriptor in (outer, inner):
+        os.close(descriptor)
+    assert (process.returncode, int(said) != 0) == (0, True)

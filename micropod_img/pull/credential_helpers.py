@@ -4,8 +4,9 @@ The protocol is that of docker-credential-helpers: an action as the one argument
 stdin, a JSON document or an error's text on stdout. A helper is part of the user's session and gets the user's
 environment, as from docker and Podman: keyrings, gpg, AWS or gcloud are found through it.
 
-What a helper says holds secrets. No frame from which an error is raised has them as a local variable, and errors are
-not chained to those of the JSON parser, which hold the whole document.
+What a helper says holds secrets, also where it fails: none of it is repeated. No frame from which an error is raised
+has it as a local variable, and errors are not chained to those of the JSON parser, which hold the whole document. A
+helper has its time, and no terminal.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ _TIMEOUT = 60.0  # a keyring may ask its user for a passphrase
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]*"
 _NOT_FOUND = "credentials not found in native keychain"
 _TOKEN_USERNAME = "<token>"  # noqa: S105 - the user name that says that the secret is an identity token
+_ITS_WORDS = "it says more when it is run by hand: echo {server} | {program} get"
 _INSTALL = "install it, or take its name out of that file"
 
 
@@ -83,7 +85,7 @@ class CredentialHelper:
         Raises:
             AuthError: The helper is missing or failed.
         """
-        failure = _failure_of(self._run("store", _store_request(server, credential)), credential)
+        failure = _failure_of(self._run("store", _store_request(server, credential)))
         if failure is not None:
             raise self._error("store", server, failure)
 
@@ -136,7 +138,7 @@ class CredentialHelper:
         return AuthError(
             f"{self.named_in}: credential helper {program} {failure.what} ({action} {printable(server)})",
             code="credential-helper",
-            hint=failure.hint,
+            hint=failure.hint and failure.hint.format(server=printable(server), program=program),
             stage="credentials",
             endpoint=registry_of_key(server),
             detail=failure.detail,
@@ -156,18 +158,13 @@ def _says_not_found(completed: run.Completed) -> bool:
     return completed.status != 0 and _NOT_FOUND in said
 
 
-def _failure_of(completed: run.Completed | _Failure, credential: Credential | None = None) -> _Failure | None:
-    """Return the failure that an exit status means; what may be a document with a secret is left out of it."""
+def _failure_of(completed: run.Completed | _Failure) -> _Failure | None:
+    """Return the failure that an exit status means, and how to see the helper's own words: they may be secret."""
     if isinstance(completed, _Failure):
         return completed
     if completed.status == 0:
         return None
-    # Helpers say on stdout what went wrong.
-    said = completed.stdout.decode("utf-8", "replace")
-    words = "\n".join(each for each in (said.strip(), completed.stderr.strip()) if each and "{" not in each)
-    return _Failure(
-        f"failed with status {completed.status}", detail=(credential.redact(words) if credential else words) or None
-    )
+    return _Failure(f"failed with status {completed.status}", hint=_ITS_WORDS)
 
 
 def _credential_in(answer: bytes) -> Credential | _Failure | None:
