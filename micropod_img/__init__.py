@@ -1,7 +1,7 @@
 """Container images for hosts without a daemon: pulled, kept in one OCI layout, turned into root filesystems.
 
-The public API: `ImageService`, `Reference`, `MicropodError`, and the values that they return. Each name is imported
-when it is first used, so that importing the package costs nothing.
+The public API: `ImageService`, `Reference`, `MicropodError`, `diagnose`, and the values that they return. Each name is
+imported when it is first used, so that importing the package costs nothing.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from micropod_img.diagnosis import Diagnosis, Finding
+    from micropod_img.doctor.examination import diagnose
     from micropod_img.errors import MicropodError
     from micropod_img.limits import Limits
     from micropod_img.models import DeleteResult, Image, Pod, PullReport
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DeleteResult",
+    "Diagnosis",
+    "Finding",
     "Image",
     "ImageService",
     "Limits",
@@ -26,10 +30,13 @@ __all__ = [
     "PullOptions",
     "PullReport",
     "Reference",
+    "diagnose",
 ]
 
 _HOMES = {
     "DeleteResult": "models",
+    "Diagnosis": "diagnosis",
+    "Finding": "diagnosis",
     "Image": "models",
     "ImageService": "service",
     "Limits": "limits",
@@ -38,6 +45,7 @@ _HOMES = {
     "PullOptions": "pull.job",
     "PullReport": "models",
     "Reference": "reference",
+    "diagnose": "doctor.examination",
 }
 
 

@@ -15,7 +15,7 @@ from micropod_img.errors import InvalidReference, UsageError
 from micropod_img.limits import LIMIT_NAMES, InvalidLimitError, Limits, written_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from micropod_img.toml_file import TomlTable
 
@@ -98,18 +98,17 @@ def load_config(
         UsageError: A file that was named is missing; or a file is broken, or has a key or value that is not understood.
     """
     uid = os.geteuid() if uid is None else uid
-    named = path if path is not None else _named_by(environment, "MICROPOD_CONFIG")
-    if named is not None:
-        table = _read(named)
-        if table is None:
-            option = "--config" if path is not None else "$MICROPOD_CONFIG"
-            raise UsageError(f"{named}: there is no such file", code="config", hint=f"{option} names it")
-        return _overlaid(Config(), table, environment, uid)
     config = Config()
-    for file in (system_file, None if uid == 0 else _user_file(environment, uid)):
-        if file is not None and (table := _read(file)) is not None:
-            config = _overlaid(config, table, environment, uid)
+    for table in _tables(path, environment, uid, system_file):
+        config = _overlaid(config, table, environment, uid)
     return config
+
+
+def config_files(
+    path: Path | None, environment: Mapping[str, str], *, uid: int, system_file: Path = SYSTEM_CONFIG
+) -> tuple[Path, ...]:
+    """Return which files `load_config` reads, in order; arguments and errors are the same."""
+    return tuple(table.path for table in _tables(path, environment, uid, system_file))
 
 
 def store_root(option: str | Path | None, environment: Mapping[str, str], config: Config, uid: int) -> Path:
@@ -184,6 +183,21 @@ def _xdg_directory(environment: Mapping[str, str], uid: int, variable: str, defa
         return Path(value)
     home = home_directory(environment, uid)
     return home / default if home is not None else None
+
+
+def _tables(path: Path | None, environment: Mapping[str, str], uid: int, system_file: Path) -> Iterator[TomlTable]:
+    """Yield what there is to read, in order; the later win."""
+    named = path if path is not None else _named_by(environment, "MICROPOD_CONFIG")
+    if named is not None:
+        table = _read(named)
+        if table is None:
+            option = "--config" if path is not None else "$MICROPOD_CONFIG"
+            raise UsageError(f"{named}: there is no such file", code="config", hint=f"{option} names it")
+        yield table
+        return
+    for file in (system_file, None if uid == 0 else _user_file(environment, uid)):
+        if file is not None and (table := _read(file)) is not None:
+            yield table
 
 
 def _read(path: Path) -> TomlTable | None:

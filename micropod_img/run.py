@@ -27,7 +27,7 @@ _CHUNK = 1 << 16
 _STDERR_LIMIT = 1 << 18
 _POLL_SECONDS = 0.05
 _LINGER_SECONDS = 0.5
-_SETPRIV = "/usr/bin/setpriv"
+SETPRIV = "/usr/bin/setpriv"
 
 
 class ProgramNotFoundError(Exception):
@@ -305,4 +305,4 @@ def _dying_with_parent() -> tuple[str, ...]:
     A preexec_fn that calls prctl is not safe in a threaded process (subprocess documentation), setpriv is. Where
     util-linux is missing a killed parent leaves its child to end by itself; its staging stays locked until then.
     """
-    return (_SETPRIV, "--pdeathsig", "KILL", "--") if os.access(_SETPRIV, os.X_OK) else ()
+    return (SETPRIV, "--pdeathsig", "KILL", "--") if os.access(SETPRIV, os.X_OK) else ()

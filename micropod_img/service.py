@@ -21,7 +21,7 @@ from micropod_img.errors import (
     UnsupportedError,
     UsageError,
 )
-from micropod_img.models import DeleteResult, Image, PullFailure, PullReport, ToolVersion
+from micropod_img.models import DeleteResult, Image, PullFailure, PullReport
 from micropod_img.platforms import Platform, host_platform
 from micropod_img.pull.job import Policy, PullJob, PullOptions
 from micropod_img.reference import Reference
@@ -34,7 +34,7 @@ from micropod_img.verification_service import VerificationService
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from micropod_img.models import PullPlan, StoreUsage
+    from micropod_img.models import PullPlan, StoreUsage, ToolVersion
     from micropod_img.progress import ProgressSink
     from micropod_img.pull.secret import Credential
     from micropod_img.registries import RegistryService
@@ -305,8 +305,9 @@ class ImageService(VerificationService):
 
     def tool_versions(self) -> tuple[ToolVersion, ...]:
         """Return the pinned programs, their bytes checked."""
-        tools = [self.tool(name) for name in ("crane", "umoci")]
-        return tuple(ToolVersion(tool.name, tool.version, str(tool.path)) for tool in tools)
+        from micropod_img.tools import tool_versions  # noqa: PLC0415 - not on the start-up path of a pull
+
+        return tool_versions(self.config.tools_dir)
 
     def _root_filesystems(self) -> RootFilesystems:
         if self._filesystems is None:

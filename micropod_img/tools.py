@@ -10,14 +10,17 @@ import functools
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from micropod_img.errors import ToolError
+from micropod_img.models import ToolVersion
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 TOOLS_DIRECTORY_VARIABLE = "MICROPOD_TOOLS_DIR"
+
+TOOLS: Final = ("crane", "umoci")
 
 _PACKAGE = Path(__file__).parent
 _PACKAGED_TOOLS = _PACKAGE / "_tools"
@@ -127,6 +130,19 @@ def find_tool(name: str, *, directory: Path | None = None) -> Tool:
             hint=f"chmod 0755 it; on a file system mounted noexec, set {TOOLS_DIRECTORY_VARIABLE} to a copy elsewhere",
         )
     return Tool(name, pinned.version, path)
+
+
+def tool_versions(directory: Path | None = None) -> tuple[ToolVersion, ...]:
+    """Return the pinned programs, their bytes checked.
+
+    Args:
+        directory: As for `find_tool`.
+
+    Raises:
+        ToolError: As `find_tool`.
+    """
+    found = [find_tool(name, directory=directory) for name in TOOLS]
+    return tuple(ToolVersion(tool.name, tool.version, str(tool.path)) for tool in found)
 
 
 class PendingTool:

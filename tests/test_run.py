@@ -263,7 +263,7 @@ RUNS_A_SLEEP = """
 import os, sys
 from micropod_img import run
 if "without-setpriv" in sys.argv:
-    run._SETPRIV = "/nonexistent"
+    run.SETPRIV = "/nonexistent"
 lock = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
 import fcntl
 fcntl.flock(lock, fcntl.LOCK_EX)
@@ -303,7 +303,7 @@ def _can_lock(descriptor: int) -> bool:
 
 
 def test_without_setpriv_programs_run_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "_SETPRIV", "/nonexistent/setpriv")
+    monkeypatch.setattr(run_module, "SETPRIV", "/nonexistent/setpriv")
     assert sh("echo here").stdout == b"here\n"
 
 

@@ -42,6 +42,7 @@ COMMANDS: Final = (
     "tags",
     "crane",
     "unshare",
+    "doctor",
     "selftest",
     "version",
 )

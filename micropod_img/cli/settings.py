@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from micropod_img.config import Config
     from micropod_img.progress import Event, ProgressSink
     from micropod_img.service import ImageService
 
@@ -30,6 +31,17 @@ class Settings:
         self.quiet = False
         self.verbose = False
         self.json_lines = False
+
+    def configuration(self) -> Config:
+        """Return the configuration, for commands that have nothing to do with a store."""
+        import os  # noqa: PLC0415 - help, completion and usage errors need none of this
+        from pathlib import Path  # noqa: PLC0415 - the same
+
+        from micropod_img.config import load_config  # noqa: PLC0415 - the same
+        from micropod_img.rootfs.invoker import invoking_uid  # noqa: PLC0415 - the same
+
+        named = None if self.config is None else Path(self.config)
+        return load_config(named, os.environ, uid=invoking_uid())
 
     def service(self, sink: ProgressSink | None = None, *, damaged: bool = False) -> ImageService:
         """Return the service for the store that is meant.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from micropod_img.pull.secret import Credential
 
 # What decides how the network is reached is taken over from the user's environment, and nothing else.
-_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ def open_access(
     with fsutil.disk_errors(directory):
         private_docker_config(directory, told.host, None if found is None else found.credential)
     environment = {
-        **{name: settings.environment[name] for name in _PROXIES if name in settings.environment},
+        **{name: settings.environment[name] for name in PROXIES if name in settings.environment},
         **certificates,
         **private_environment(directory),
         "PATH": "/usr/bin:/bin",

@@ -130,6 +130,13 @@ def load_registries(
     return registries
 
 
+def registries_files(
+    named: Path | None, environment: Mapping[str, str], *, system_directory: Path = SYSTEM_DIRECTORY
+) -> tuple[Path, ...]:
+    """Return which files `load_registries` reads, in order; arguments and errors are the same."""
+    return tuple(table.path for table in _files(named, environment, system_directory))
+
+
 def _files(named: Path | None, environment: Mapping[str, str], system_directory: Path) -> Iterator[TomlTable]:
     """Yield what there is to read, in order; the later win."""
     home = home_directory(environment)

@@ -182,7 +182,7 @@ def _join(holder: NamespaceHolder) -> None:
                 retryable=True,
             ) from error
         except OSError as error:
-            raise _not_allowed(str(error)) from error
+            raise not_allowed(str(error)) from error
     os.environ[INVOKING_UID] = str(uid)
     os.chdir(working_directory)
 
@@ -244,7 +244,7 @@ def _spawn(lock: int) -> int:
     argv += ["--propagation", "slave", "--", "/bin/sh", "-c", _SLEEP, find_program("sleep", package="coreutils")]
     completed = run.run(argv, env={}, pass_fds=[lock], timeout=60)
     if not completed.stdout.strip().isdigit():
-        raise _not_allowed(completed.stderr)
+        raise not_allowed(completed.stderr)
     return int(completed.stdout)
 
 
@@ -264,7 +264,7 @@ def _map_ids(pid: int) -> str | None:
             (_PROC / str(pid) / "uid_map").write_text(f"0 {uid} 1\n")
             (_PROC / str(pid) / "gid_map").write_text(f"0 {gid} 1\n")
         except OSError as error:
-            raise _not_allowed(str(error)) from error
+            raise not_allowed(str(error)) from error
         return COST_OF_ONE_ID
     for program, own, ranges in zip(programs, (uid, gid), (users, groups), strict=True):
         completed = run.run([program, str(pid), *map(str, _mapping(own, ranges))], env={}, timeout=60)
@@ -316,7 +316,8 @@ def _freed(descriptor: int) -> bool:
     return False
 
 
-def _not_allowed(detail: str) -> UnsupportedError:
+def not_allowed(detail: str) -> UnsupportedError:
+    """Return the error for a system that lets this user have no user namespace; the detail is what it said."""
     return UnsupportedError(
         "user namespaces are not allowed here, and without one only root can mount",
         code="no-user-namespace",

@@ -189,7 +189,7 @@ class StoreLayout:
         if all(path.exists() for path in (self.version, self.locks, self.staging, self.blobs)):
             return
         with fsutil.disk_errors(self.root):
-            self._refuse_what_is_no_store()
+            self.refuse_what_is_no_store()
             self._make_root()
             fsutil.make_directory(self.locks)
             patience = Patience("the new store", on_wait)
@@ -204,9 +204,14 @@ class StoreLayout:
             fsutil.fsync_directory(self.images)
             fsutil.fsync_directory(self.root)
 
-    def _refuse_what_is_no_store(self) -> None:
-        """Refuse to make a store of somebody's directory: whatever is in its ``tmp`` would be swept."""
-        with contextlib.suppress(FileNotFoundError):
+    def refuse_what_is_no_store(self) -> None:
+        """Refuse to make a store of somebody's directory: whatever is in its ``tmp`` would be swept.
+
+        Raises:
+            ConflictError: The directory holds something that is not a store.
+            DiskError: It cannot be read.
+        """
+        with fsutil.disk_errors(self.root), contextlib.suppress(FileNotFoundError):
             names = {path.name for path in self.root.iterdir()} - {"lost+found"}  # of a filesystem made for the store
             was_begun = "locks" in names or ("tmp" not in names and (self.images / "oci-layout").exists())
             if not names or {"version", "images"} <= names or (was_begun and names <= OURS):

@@ -50,6 +50,14 @@ def test_a_crane_that_is_missing_is_told(crane: Path, tmp_path: Path) -> None:
     assert said.err.startswith("micropod-img: ")
 
 
+def test_crane_and_version_need_no_store(crane: Path, store_root: Path) -> None:
+    assert crane
+    (store_root / "version").write_text("99\n")
+    assert process("--root", store_root, "images").status == 8
+    assert process("--root", store_root, "crane", "version").status == 0
+    assert process("--root", store_root, "version").status == 0
+
+
 def test_global_options_before_crane_are_ours(crane: Path, tmp_path: Path) -> None:
     assert crane
     said = process("--config", tmp_path / "absent.toml", "crane", "version")

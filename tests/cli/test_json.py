@@ -199,6 +199,38 @@ def test_version_gives_the_programs(micropod: CommandLine, crane: Path) -> None:
     assert isinstance(data["version"], str)
 
 
+def test_doctor_gives_its_findings(micropod: CommandLine, crane: Path) -> None:
+    assert crane
+    document = micropod("doctor", "--json").document
+    data = document["data"]
+    assert isinstance(data, dict)
+    assert document == success("doctor", {"findings": data["findings"]})
+    findings = data["findings"]
+    assert isinstance(findings, list)
+    subjects = []
+    for one in findings:
+        assert isinstance(one, dict)
+        assert set(one) == {"subject", "state", "message", "hint", "code", "exit_status", "facts"}
+        assert (one["state"], one["code"], one["exit_status"]) in {("ok", None, 0), ("warning", None, 0)}
+        subjects.append(one["subject"])
+    assert subjects == [
+        *("kernel", "setpriv", "clock", "configuration", "registries.conf", "credentials", "authorities", "proxies"),
+        *("crane", "umoci", "store", "filesystem", "space", "user-namespaces", "subordinate-ids"),
+        *("overlay", "fuse-overlayfs", "driver"),
+    ]
+
+
+def test_doctor_fails_with_what_commands_would_fail_with(micropod: CommandLine) -> None:
+    (micropod.root / "version").write_text("99\n")
+    said = micropod("doctor", "--json")
+    error = said.document["error"]
+    assert isinstance(error, dict)
+    assert (said.status, said.document["ok"], error["code"], error["exit_status"]) == (8, False, "store-format", 8)
+    data = said.document["data"]
+    assert isinstance(data, dict)
+    assert data["findings"]
+
+
 def test_selftest_gives_its_steps(micropod: CommandLine, crane: Path) -> None:
     assert crane
     document = micropod("selftest", "--json").document

@@ -34,11 +34,12 @@ def crane(ctx: typer.Context) -> None:
     from micropod_img import progress, run  # noqa: PLC0415 - not for help and completion
     from micropod_img.pull.hosts import HostOptions, Hosts  # noqa: PLC0415 - the same
     from micropod_img.pull.passthrough import pass_through  # noqa: PLC0415 - the same
+    from micropod_img.tools import find_tool  # noqa: PLC0415 - the same
 
-    service = ctx.ensure_object(Settings).service()
-    tool = service.tool("crane")
-    hosts = Hosts(service.config, HostOptions(), os.environ, progress.silent)
-    prepared = pass_through(ctx.args, os.environ, service.config, hosts)
+    config = ctx.ensure_object(Settings).configuration()
+    tool = find_tool("crane", directory=config.tools_dir)
+    hosts = Hosts(config, HostOptions(), os.environ, progress.silent)
+    prepared = pass_through(ctx.args, os.environ, config, hosts)
     for notice in prepared.notices:
         write_error(f"micropod-img: {notice}")
     environment = dict(prepared.environment)

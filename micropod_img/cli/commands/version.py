@@ -22,12 +22,13 @@ def version_result(settings: Settings) -> Result:
 
     from micropod_img.render.document import version_object  # noqa: PLC0415 - the same
     from micropod_img.render.reports import version_text  # noqa: PLC0415 - the same
+    from micropod_img.tools import tool_versions  # noqa: PLC0415 - the same
 
     try:
         own = metadata.version("micropod-img")
     except metadata.PackageNotFoundError:  # run from a source tree that is not installed
         own = "unknown"
-    tools = settings.service().tool_versions()
+    tools = tool_versions(settings.configuration().tools_dir)
     return Result(
         data=lambda: version_object(own, tools),
         text=lambda _style: version_text(own, tools, verbose=settings.verbose),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from micropod_img.store.store import Store
 
 _WHOLE_ID_MAP = (0, 0, (1 << 32) - 1)
-_REASONS = {
+REASONS = {
     "overlay": "the kernel's overlay works here",
     "overlay-userxattr": "the kernel's overlay works here, in a user namespace",
     "fuse-overlayfs": "fuse-overlayfs works here, and the kernel's overlay does not",
@@ -47,6 +47,22 @@ def drivers(layout: StoreLayout) -> tuple[Driver, ...]:
         FuseOverlayDriver(layout),
         CopyDriver(),
     )
+
+
+def refusal(driver: Driver, scratch: Path) -> str | None:
+    """Return why a driver does not work, or None where it does.
+
+    Args:
+        driver: The driver.
+        scratch: An empty directory of the driver's store, which the caller removes.
+    """
+    try:
+        driver.isolated(lambda: _try(driver, scratch), Cancellation())
+    except MicropodError as error:
+        return "; ".join(filter(None, (error.message, error.detail)))
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
 
 
 class DriverSelection:
@@ -103,7 +119,7 @@ class DriverSelection:
             for driver in drivers(layout):
                 refusal = self._probe(driver)
                 if refusal is None and (not in_use or before in (None, driver.name)):
-                    choice = DriverChoice(driver.name, _REASONS[driver.name], tuple(rejected))
+                    choice = DriverChoice(driver.name, REASONS[driver.name], tuple(rejected))
                     if before not in (None, driver.name):
                         self._discard_snapshots()
                     self._record(choice)
@@ -123,15 +139,8 @@ class DriverSelection:
         )
 
     def _probe(self, driver: Driver) -> str | None:
-        """Return why a driver does not work here, or None."""
         with self._store.stage("probe") as staging:
-            try:
-                driver.isolated(lambda: _try(driver, staging.path), Cancellation())
-            except MicropodError as error:
-                return "; ".join(filter(None, (error.message, error.detail)))
-            except OSError as error:
-                return error.strerror or str(error)
-        return None
+            return refusal(driver, staging.path)
 
     def _discard_snapshots(self) -> None:
         with (
@@ -170,7 +179,7 @@ def _circumstances() -> Mapping[str, object]:
 
 
 def _choice(members: Members) -> DriverChoice:
-    if members.text("driver") not in _REASONS:
+    if members.text("driver") not in REASONS:
         raise corrupt("the record of the driver", "it names none")
     rejected = members.child("rejected")
     reasons = () if rejected is None else tuple((name, rejected.text(name)) for name in rejected.mapping)
