@@ -154,6 +154,8 @@ class _Making:
                         if parents and not passed.report.has_root:
                             # umoci begins each time with a root directory as if there were none yet.
                             copy_metadata(parents[-1], self._root.rootfs)
+                    # Before the parent is written, after which nothing changes: whiteouts have a link in there.
+                    shutil.rmtree(made / "work", ignore_errors=True)
                     # With it the whole chain of a mount is known, though nothing that lists its image is left.
                     (made / "parent").write_text(chain[position - 1] if position else "")
                     keep_totals(made, passed.report.entries, passed.report.unpacked_size)
@@ -166,7 +168,6 @@ class _Making:
                 return
 
     def _commit(self, made: Path, place: Path) -> None:
-        shutil.rmtree(made / "work", ignore_errors=True)
         # umoci makes nothing durable, and the names and bytes of a layer are many: the filesystem as a whole is asked.
         sync_filesystem(made)
         made.rename(place)

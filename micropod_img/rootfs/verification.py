@@ -101,7 +101,7 @@ class _Look:
             yield Problem("corrupt-pod", error.message, str(paths.record), pods=(name,))
             return
         except OSError:
-            if paths.directory.exists():
+            if paths.directory.exists() and not paths.draft.exists():  # or it is in the making, or was
                 what = f"{paths.record} is missing: nobody knows what pod {name} is made of"
                 yield Problem("corrupt-pod", what, str(paths.record), pods=(name,))
             return

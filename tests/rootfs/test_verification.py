@@ -11,7 +11,7 @@ import pytest
 from micropod_img.store.store import Store
 from tests.rootfs.local_images import LocalService
 from tests.rootfs.unpacking import as_root
-from tests.support.layers import Entry
+from tests.support.layers import Entry, whiteout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -133,6 +133,19 @@ def test_what_is_no_snapshot_and_no_pod_is_found(service: LocalService, pod: Pod
     (service.root / "snapshots" / "old").mkdir()
     (service.root / "pods" / ".hidden").touch()
     assert [one.code for one in found(service)] == ["foreign-file", "foreign-file"]
+
+
+def test_a_snapshot_with_whiteouts_is_as_it_was_made(service: LocalService) -> None:
+    ref = service.put_layers(BASE, [whiteout("etc/motd"), whiteout("bin/app")])
+    service.remove_pod(service.create_pod(ref, policy="never").id)
+    assert found(service) == []
+
+
+def test_a_pod_in_the_making_is_no_problem(service: LocalService, pod: Pod) -> None:
+    record = service.root / "pods" / pod.id / "pod.json"
+    record.rename(record.with_name("pod.json.new"))
+    assert found(service) == []
+    record.with_name("pod.json.new").rename(record)
 
 
 def test_pods_that_come_and_go_meanwhile_are_no_problem(service: LocalService) -> None:
