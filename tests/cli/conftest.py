@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +13,7 @@ from tests.support.layers import layer
 from tests.support.push import push
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.support.images import Manifest
@@ -50,3 +53,13 @@ def ref(crane_registry: Registry, repository: str, image_index: Manifest, crane:
     """The name of that index in a registry."""
     assert crane
     return push(crane_registry, repository, "v1", image_index)
+
+
+@pytest.fixture
+def piped(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Lets standard input be a text."""
+
+    def pipe(text: str) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+
+    return pipe

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
-import os
 import stat
-import subprocess
-import sys
-import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from micropod_img.platforms import host_platform
-from micropod_img.pull import pull as pulling
-from tests.cli.command_line import PROGRAM, environment
 from tests.cli.terminal import on_terminal
 from tests.support import stores
-from tests.support.faults import basic_auth, dripping, on
+from tests.support.faults import basic_auth
 from tests.support.images import OCI_MANIFEST, image
 from tests.support.layers import layer, random_layer
 from tests.support.push import push
@@ -29,6 +20,7 @@ from tests.support.token_server import TokenServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from tests.cli.command_line import CommandLine, Said
     from tests.support.scripted import ScriptedRegistry
@@ -51,16 +43,6 @@ def private(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 @pytest.fixture
 def ref(private: Registry) -> str:
     return private.reference("team/app", "v1")
-
-
-@pytest.fixture
-def piped(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Lets standard input be a text."""
-
-    def pipe(text: str) -> None:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
-
-    return pipe
 
 
 @pytest.fixture
@@ -327,83 +309,3 @@ def test_an_identity_token_is_exchanged_for_tokens(
     assert micropod("pull", name, "--insecure").status == 0
     server.refresh_tokens.clear()
     assert micropod("pull", name, "--insecure", "--policy=always").status == 4
-
-
-def test_the_secret_is_nowhere_while_an_image_is_pulled(
-    store_root: Path, tmp_path: Path, scripted: ScriptedRegistry
-) -> None:
-    name = scripted.serve("some/image", "v1", IMAGE)
-    scripted.faults = (basic_auth("user", SECRET), on(IMAGE.layers[1].digest, dripping(40_000)))
-    process = subprocess.Popen(
-        [*PROGRAM, f"--root={store_root}", "-v", "pull", name, "-u", "user", "--password-stdin", "--insecure"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment({"TMPDIR": str(tmp_path)}),
-    )
-    found: list[str] = []
-    configurations = 0
-    assert process.stdin is not None
-    process.stdin.write(SECRET.encode())
-    process.stdin.close()
-    process.stdin = None
-    while process.poll() is None:
-        found += _in_processes()
-        configurations += _in_files(store_root, found)
-        time.sleep(0.02)
-    out, err = process.communicate()
-    assert process.returncode == 0, err
-    assert found == []
-    assert configurations > 0, "crane's own configuration was never seen, so this test has seen nothing"
-    assert SECRET.encode() not in out + err
-    assert _in_files(store_root, found) == _in_files(tmp_path, found) == 0
-
-
-def _in_processes() -> list[str]:
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        for what in ("cmdline", "environ"):
-            try:
-                content = (entry / what).read_bytes()
-            except OSError:
-                continue
-            if SECRET.encode() in content or _encoded() in content:
-                found.append(f"{entry.name} {what}: {content!r}")
-    return found
-
-
-def _in_files(directory: Path, found: list[str]) -> int:
-    """Count the files that hold the secret; what others could read of them is noted."""
-    number = 0
-    for folder, _, names in os.walk(directory):
-        for name in names:
-            path = Path(folder, name)
-            try:
-                mode, content = path.stat().st_mode, path.read_bytes()
-            except OSError:
-                continue
-            if SECRET.encode() in content or _encoded() in content:
-                number += 1
-                found += [f"{path} has mode {mode:o}"] if mode & 0o077 else []
-    return number
-
-
-def _encoded() -> bytes:
-    return base64.b64encode(f"user:{SECRET}".encode())
-
-
-@pytest.mark.parametrize("option", ["--json", "-v"])
-def test_the_secret_is_in_no_crash(
-    option: str, micropod: CommandLine, tmp_path: Path, piped: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_arguments: object, **_keywords: object) -> None:
-        raise RuntimeError("a bug")
-
-    monkeypatch.setattr(pulling, "pull", broken)
-    piped(SECRET)
-    said = micropod(option, "pull", "example.com/app:v1", "-u", "user", "--password-stdin")
-    assert said.status == 1
-    logs = [path.read_text() for path in tmp_path.rglob("*.log")]
-    assert len(logs) == 1
-    assert "a bug" in logs[0]
-    assert SECRET not in said.out + said.err + logs[0]
