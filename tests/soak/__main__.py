@@ -10,13 +10,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.soak import bad_inputs, network_faults
+from tests.soak import bad_inputs, kill_points, network_faults
 from tests.soak.outcome import Outcome, Plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 SECTIONS: Mapping[str, Callable[[Plan], Outcome]] = {
+    "kill-points": kill_points.run,
     "bad-inputs": bad_inputs.run,
     "network-faults": network_faults.run,
 }

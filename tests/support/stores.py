@@ -53,9 +53,12 @@ def problems(root: Path) -> list[str]:
     Every blob is what its name says; every image that is listed is there whole; every reference has just one
     ``ref.name``; and nothing is left of work in progress.
     """
-    if not (root / "version").exists():
-        return []
-    return [*_wrong_blobs(root), *_incomplete_images(root), *_wrong_names(root), *_leftovers(root)]
+    return [*broken(root), *leftovers(root)] if (root / "version").exists() else []
+
+
+def broken(root: Path) -> list[str]:
+    """Return which promises are broken of a store that may be in use: as `problems`, but for what is left of work."""
+    return [*_wrong_blobs(root), *_incomplete_images(root), *_wrong_names(root)]
 
 
 def _wrong_blobs(root: Path) -> Iterator[str]:
@@ -107,9 +110,9 @@ def _wrong_names(root: Path) -> Iterator[str]:
             yield f"{key} is listed {number} times"
 
 
-def _leftovers(root: Path) -> Iterator[str]:
-    for directory in (root / "tmp", root / "locks"):
-        yield from (f"{path} is left" for path in directory.iterdir())
+def leftovers(root: Path) -> list[str]:
+    """Return what is left of work in progress."""
+    return [f"{path} is left" for directory in (root / "tmp", root / "locks") for path in directory.iterdir()]
 
 
 def _object(value: Json) -> dict[str, Json]:
