@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.soak import bad_inputs, kill_points, network_faults
+from tests.soak.load import section as load
 from tests.soak.outcome import Outcome, Plan
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ SECTIONS: Mapping[str, Callable[[Plan], Outcome]] = {
     "kill-points": kill_points.run,
     "bad-inputs": bad_inputs.run,
     "network-faults": network_faults.run,
+    "load": load.run,
 }
 _SECONDS = 180.0
 
