@@ -121,14 +121,22 @@ def asked_credential(*, username: str | None, password_stdin: bool, token_stdin:
     import getpass  # noqa: PLC0415 - only a person is asked
 
     name = username if username is not None else _asked_name(registry)
-    # getpass asks the terminal itself, without echo, whatever stdin and stdout are.
-    return Credential.from_password(name, getpass.getpass(f"Password of {name} at {registry}: "))
+    try:
+        # getpass asks the terminal itself, without echo, whatever stdin and stdout are.
+        return Credential.from_password(name, getpass.getpass(f"Password of {name} at {registry}: "))
+    except EOFError:
+        sys.stderr.write("\n")
+        raise UsageError("no password was given") from None  # the answer that never came tells nothing more
 
 
 def _asked_name(registry: str) -> str:
     sys.stderr.write(f"User name at {registry}: ")
     sys.stderr.flush()
-    return sys.stdin.readline().rstrip("\n")
+    name = sys.stdin.readline().strip()
+    if not name:
+        sys.stderr.write("\n")
+        raise UsageError("no user name was given")
+    return name
 
 
 def _from_stdin(option: str) -> str:

@@ -53,6 +53,10 @@ class Terminal:
         """Press keys."""
         os.write(self._descriptor, keys)
 
+    def echoes(self) -> bool:
+        """Whether what is typed is shown (termios(3), ``ECHO``)."""
+        return bool(termios.tcgetattr(self._descriptor)[3] & termios.ECHO)
+
     def _read(self, seconds: float) -> bool:
         ready, _, _ = select.select([self._descriptor], [], [], seconds)
         if not ready:

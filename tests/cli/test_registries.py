@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import stat
 from typing import TYPE_CHECKING
 
 import pytest
 
 from micropod_img.platforms import host_platform
-from tests.cli.terminal import on_terminal
 from tests.support import stores
 from tests.support.faults import basic_auth
 from tests.support.images import OCI_MANIFEST, image
@@ -136,20 +134,6 @@ def test_a_login_that_the_registry_refuses_is_not_stored(
     assert said.status == 4
     assert not auth_file.exists()
     assert SECRET not in said.out + said.err
-
-
-def test_login_asks_on_a_terminal_without_echo(store_root: Path, private: Registry, auth_file: Path) -> None:
-    user, password = credentials(private)
-    extra = {"DOCKER_CONFIG": str(auth_file.parent)}
-    with on_terminal(f"--root={store_root}", "login", private.host, f"--ca-file={private.ca}", extra=extra) as terminal:
-        terminal.wait_for("User name at")
-        terminal.type(f"{user}\n".encode())
-        terminal.wait_for(f"Password of {user} at {private.host}: ")
-        terminal.type(f"{password}\n".encode())
-        assert terminal.end() == 0, terminal.text
-    assert "logged in to" in terminal.text
-    assert password not in terminal.text
-    assert private.host in json.loads(auth_file.read_text())["auths"]
 
 
 @pytest.mark.parametrize(
