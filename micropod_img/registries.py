@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from micropod_img import progress as events
@@ -14,6 +12,7 @@ from micropod_img.reference import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from micropod_img.config import Config
     from micropod_img.models import PushReport
@@ -159,12 +158,13 @@ class RegistryService:
         from micropod_img.pull.crane import timed_out  # noqa: PLC0415 - the same
         from micropod_img.pull.crane_errors import Request  # noqa: PLC0415 - the same
         from micropod_img.pull.endpoints import Endpoint  # noqa: PLC0415 - the same
+        from micropod_img.pull.private_place import private_place  # noqa: PLC0415 - the same
 
         hosts = self._hosts(replace(options, auth=credential), events.silent)
         endpoint = Endpoint(target.host, target.namespace, insecure, is_mirror=False, reference_text=target.host)
         limits = hosts.limits()
-        with tempfile.TemporaryDirectory(prefix="micropod-login-") as directory:
-            access = open_access(endpoint, hosts.settings, Path(directory))
+        with private_place() as directory:
+            access = open_access(endpoint, hosts.settings, directory)
             if access.endpoint.host != host:
                 raise AssertionError("both follow from the same rule")
             try:

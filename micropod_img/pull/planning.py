@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from micropod_img.errors import MicropodError
@@ -14,11 +12,13 @@ from micropod_img.pull.access import open_access
 from micropod_img.pull.ask import ask
 from micropod_img.pull.crane_errors import Request
 from micropod_img.pull.image_pull import choose, plan_fetch
+from micropod_img.pull.private_place import private_place
 from micropod_img.pull.pull import NOT_THERE, OF_THE_ENDPOINT, retries_at, together
 from micropod_img.pull.resolve import Resolver
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from micropod_img.cancellation import Cancellation
     from micropod_img.models import Image
@@ -52,13 +52,13 @@ def plan_pull(
         failures: list[MicropodError] = []
         for number, endpoint in enumerate(wanted.endpoints):
             try:
-                with tempfile.TemporaryDirectory(prefix="micropod-plan-") as directory:
+                with private_place() as directory:
                     plan, platform = _read(
                         endpoint,
                         wanted,
                         store=store,
                         program=program,
-                        directory=Path(directory),
+                        directory=directory,
                         sink=sink,
                         cancellation=cancellation,
                     )
@@ -120,8 +120,8 @@ def _read(
 def _place(endpoint: Endpoint, wanted: PullRequest, answer: str | None) -> PlannedEndpoint:
     source = None
     try:
-        with tempfile.TemporaryDirectory(prefix="micropod-plan-") as directory:
-            source = open_access(endpoint, wanted.settings, Path(directory)).credential_source
+        with private_place() as directory:
+            source = open_access(endpoint, wanted.settings, directory).credential_source
     except MicropodError as error:
         answer = answer or error.message  # a pull may never come to this place
     return PlannedEndpoint(

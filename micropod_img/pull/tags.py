@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from micropod_img.errors import UsageError
 from micropod_img.pull.ask import ask
 from micropod_img.pull.crane_errors import Request
+from micropod_img.pull.private_place import private_place
 from micropod_img.pull.retry import Retries
 from micropod_img.reference import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from micropod_img.cancellation import Cancellation
     from micropod_img.progress import ProgressSink
@@ -46,11 +46,11 @@ def list_tags(
     endpoint = hosts.direct_endpoint(reference)
     limits = hosts.limits()
     retries = Retries(reference.name, limits, others_left=False, sink=sink, cancellation=cancellation)
-    with tempfile.TemporaryDirectory(prefix="micropod-tags-") as directory:
+    with private_place() as directory:
         _, tags = ask(
             endpoint,
             program,
-            Path(directory),
+            directory,
             hosts.settings,
             request=Request(reference.name, endpoint.host, "resolve"),
             question=lambda crane, request: crane.tags(request, cancellation=cancellation),

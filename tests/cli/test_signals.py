@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,36 +14,14 @@ from tests.cli.command_line import PROGRAM, environment
 from tests.support.faults import BLOBS, on, stalled
 from tests.support.images import image
 from tests.support.layers import random_layer
+from tests.support.processes import PROMPTLY, processes_that_mention, soon
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from pathlib import Path
 
     from tests.support.scripted import ScriptedRegistry
 
-PROMPTLY = 10.0
 KIB = 1 << 10
-
-
-def soon(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + PROMPTLY
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return False
-
-
-def processes_that_mention(text: str) -> list[str]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal() and entry.name != str(os.getpid()):
-            try:
-                words = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if text.encode() in words:
-                found.append(entry.name)
-    return found
 
 
 @pytest.fixture

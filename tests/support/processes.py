@@ -7,17 +7,19 @@ import os
 import shutil
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
 if TYPE_CHECKING:
     import re
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 _POLL_SECONDS = 0.01
 _READY_SECONDS = 20.0
+PROMPTLY = 10.0
+"""Seconds in which a process that is told to end has ended, however busy the machine is."""
 
 
 class ServerDidNotStartError(Exception):
@@ -98,3 +100,27 @@ def _wait_until_ready(process: subprocess.Popen[bytes], ready: re.Pattern[str], 
             break
         time.sleep(_POLL_SECONDS)
     raise ServerDidNotStartError(f"{process.args!r} does not listen; it wrote:\n{log.read_text()}")
+
+
+def soon(condition: Callable[[], bool]) -> bool:
+    """Wait until a condition holds; return whether it came to that promptly."""
+    deadline = time.monotonic() + PROMPTLY
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(_POLL_SECONDS)
+    return False
+
+
+def processes_that_mention(text: str) -> list[str]:
+    """Return the ids of all other processes that have a text in their arguments."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and entry.name != str(os.getpid()):
+            try:
+                words = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if text.encode() in words:
+                found.append(entry.name)
+    return found
