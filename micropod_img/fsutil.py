@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from micropod_img.errors import DiskError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -103,6 +103,17 @@ def memory_file(name: str, content: bytes) -> int:
     with os.fdopen(descriptor, "wb", closefd=False) as stream:
         stream.write(content)
     return descriptor
+
+
+def insist(clean_up: Callable[[], None]) -> None:
+    """Clean up, and once more if an interrupt broke into it; the command line raises no other one soon after."""
+    try:
+        clean_up()
+    except Exception:
+        raise
+    except BaseException:
+        clean_up()
+        raise
 
 
 def make_directory(path: Path, *, mode: int = 0o700) -> None:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from micropod_img.fsutil import process_that_locks, same_file, try_lock
+from micropod_img.fsutil import insist, process_that_locks, same_file, try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,16 +97,16 @@ def locked(path: Path, patience: Patience, *, owner: str) -> Iterator[int]:
     Raises:
         LockTimeoutError: The wait took longer than it may.
     """
-    descriptor = _acquire(path, _Waiting(patience))
+    descriptor = -1
     try:
+        descriptor = _acquire(path, _Waiting(patience))
         with contextlib.suppress(OSError):  # the lock holds without it, and a full disk must not keep anyone from rmi
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, owner.encode("utf-8", "replace"), 0)
         yield descriptor
     finally:
-        with contextlib.suppress(OSError):  # a lock file that stays behind locks nothing
-            path.unlink()
-        os.close(descriptor)
+        if descriptor >= 0:
+            _remove(path, descriptor)
 
 
 @contextlib.contextmanager
@@ -147,8 +147,22 @@ def _acquire(path: Path, waiting: _Waiting) -> int:
                 if same_file(descriptor, path):
                     return descriptor
         except BaseException:
-            os.close(descriptor)
+            if try_lock(descriptor) and same_file(descriptor, path):  # maybe it was made here
+                _remove(path, descriptor)
+            else:
+                os.close(descriptor)
             raise
+        os.close(descriptor)
+
+
+def _remove(path: Path, descriptor: int) -> None:
+    def unlink() -> None:
+        with contextlib.suppress(OSError):  # a lock file that stays behind locks nothing
+            path.unlink()
+
+    try:
+        insist(unlink)
+    finally:
         os.close(descriptor)
 
 

@@ -21,6 +21,7 @@ import pytest
 from micropod_img import fsutil, locks
 from micropod_img.cancellation import Cancellation, CancelledError
 from micropod_img.locks import LockTimeoutError, Patience, Wait, locked, locked_directory
+from tests.support.interrupts import interrupt_first_call
 from tests.support.mounts import run_with_mounts
 
 if TYPE_CHECKING:
@@ -210,6 +211,30 @@ def test_a_lock_is_free_and_its_file_gone_after_an_error(tmp_path: Path) -> None
     with pytest.raises(ZeroDivisionError), locked(path, FREE, owner="me"):
         raise ZeroDivisionError
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("owner", "step"), [(locks, "try_lock"), (os, "ftruncate"), (os, "pwrite"), (Path, "unlink"), (os, "close")]
+)
+def test_a_lock_is_free_and_its_file_gone_after_an_interrupt_at_any_step(
+    owner: object, step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.lock"
+    interrupt_first_call(monkeypatch, owner, step)
+    with pytest.raises(KeyboardInterrupt), locked(path, FREE, owner="me"):
+        pass
+    assert not path.exists()
+    with locked(path, FREE, owner="me"):
+        assert path.exists()
+
+
+def test_an_interrupted_wait_leaves_the_lock_to_its_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.lock"
+    with locked(path, FREE, owner="me"):
+        interrupt_first_call(monkeypatch, time, "sleep")
+        with pytest.raises(KeyboardInterrupt), locked(path, FREE, owner="another"):
+            pass
+        assert path.read_text() == "me"
 
 
 def test_a_lock_is_free_when_its_file_cannot_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -214,9 +214,10 @@ def _edit_locked(path: Path, edit: Callable[[dict[str, object]], None]) -> OSErr
         staging.rename(path)
         fsutil.fsync_directory(path.parent)
     except OSError as error:
+        return error
+    finally:
         with contextlib.suppress(OSError):
             staging.unlink(missing_ok=True)
-        return error
     return None
 
 

@@ -101,9 +101,15 @@ class Pods:
                 fsutil.write_durably(staged.draft, record.serialize())
                 fsutil.fsync_directory(staged.directory)
                 fsutil.make_directory(self._store.layout.pods)
-                with locked_directory(staged.directory, Patience(f"pod {pod_id}")):
-                    self._give_name(staged, record)
-                    return self._finish(record, request, snapshots, driver)
+                with locked_directory(staged.directory, Patience(f"pod {pod_id}")) as descriptor:
+                    try:
+                        self._give_name(staged, record)
+                        return self._finish(record, request, snapshots, driver)
+                    except BaseException:
+                        paths = self._paths(pod_id)
+                        if fsutil.same_file(descriptor, paths.directory):
+                            self._take_back(paths)
+                        raise
 
     def refuse_taken(self, pod_id: str) -> None:
         """Raise `ConflictError` if there is a pod with an id, or somebody makes one."""
@@ -219,20 +225,16 @@ class Pods:
 
     def _finish(self, record: PodRecord, request: PodRequest, snapshots: Snapshots, driver: Driver) -> Pod:
         paths = self._paths(record.id)
-        try:
-            files = snapshots.files(record.chain_ids)
-            driver.mount_pod(paths, files, read_only=record.read_only and request.finish is None)
-            if request.finish is not None:
-                request.finish(self._pod(record, None))
-                if record.read_only:
-                    unmount(paths.rootfs)
-                    driver.mount_pod(paths, files, read_only=True)
-            paths.draft.rename(paths.record)
-            for directory in (paths.directory, self._store.layout.pods):
-                fsutil.fsync_directory(directory)
-        except BaseException:
-            self._take_back(paths)
-            raise
+        files = snapshots.files(record.chain_ids)
+        driver.mount_pod(paths, files, read_only=record.read_only and request.finish is None)
+        if request.finish is not None:
+            request.finish(self._pod(record, None))
+            if record.read_only:
+                unmount(paths.rootfs)
+                driver.mount_pod(paths, files, read_only=True)
+        paths.draft.rename(paths.record)
+        for directory in (paths.directory, self._store.layout.pods):
+            fsutil.fsync_directory(directory)
         return self._pod(record, None)
 
     def _take_back(self, paths: PodPaths) -> None:

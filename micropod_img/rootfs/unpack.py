@@ -116,20 +116,30 @@ def _beside(target: Path) -> Iterator[tuple[Path, int]]:
     Yields:
         The directory, and the descriptor of the lock on it.
     """
-    with fsutil.disk_errors(target.parent):
-        while True:
-            place = target.parent / f".{target.name[:100]}.micropod-{os.urandom(6).hex()}"
-            place.mkdir(mode=0o700)
-            descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            # Another process may have seen the directory before it was locked, and taken it for a leftover.
-            if fsutil.try_lock(descriptor) and fsutil.same_file(descriptor, place):
-                break
-            os.close(descriptor)
+    place = target.parent / f".{target.name[:100]}.micropod-{os.urandom(6).hex()}"
+    descriptor = -1
     try:
+        with fsutil.disk_errors(target.parent):
+            while descriptor < 0:
+                place.mkdir(mode=0o700, exist_ok=True)
+                descriptor = _locked(place)
         yield place, descriptor
     finally:
-        remove_tree(place)
-        os.close(descriptor)
+        fsutil.insist(lambda: remove_tree(place))
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _locked(place: Path) -> int:
+    """Lock a directory just made; return -1 if another process saw it before that, and took it for a leftover."""
+    try:
+        descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return -1
+    if fsutil.try_lock(descriptor) and fsutil.same_file(descriptor, place):
+        return descriptor
+    os.close(descriptor)
+    return -1
 
 
 def _sweep_beside(target: Path) -> None:

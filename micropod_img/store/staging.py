@@ -37,17 +37,26 @@ class Staging:
     def __init__(self, layout: StoreLayout, purpose: str) -> None:
         self._layout = layout
         self._purpose = purpose
+        self.path: Path = layout.staging / purpose
+        self.descriptor = -1
 
     def __enter__(self) -> Self:
-        with fsutil.disk_errors(self._layout.staging):
-            while not self._take_place():
-                pass
+        try:
+            with fsutil.disk_errors(self._layout.staging):
+                while not self._take_place():
+                    pass
+        except BaseException:
+            self._leave()
+            raise
         return self
 
     def _take_place(self) -> bool:
         """Make the directory and lock it; a sweep that sees it before it is locked takes it for garbage."""
-        self.path: Path = self._layout.staging / f"{self._purpose}-{os.urandom(6).hex()}"
-        self.path.mkdir(mode=0o700)
+        self.path = self._layout.staging / f"{self._purpose}-{os.urandom(6).hex()}"
+        try:
+            self.path.mkdir(mode=0o700)
+        except FileExistsError:
+            return False
         try:
             self.path.chmod(0o700)  # whatever the umask is
             self.descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -55,16 +64,24 @@ class Staging:
             return False
         if fsutil.try_lock(self.descriptor) and fsutil.same_file(self.descriptor, self.path):
             return True
-        os.close(self.descriptor)
+        self._close()
         return False
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
         try:
-            _remove_tree(self.path)
+            fsutil.insist(lambda: _remove_tree(self.path))
         finally:
-            os.close(self.descriptor)
+            self._close()
+
+    def _close(self) -> None:
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
     @property
     def image_layout(self) -> Path:

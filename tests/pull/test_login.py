@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import stat
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,12 +18,12 @@ from micropod_img.pull.login import LoginReport, login, login_file, logout
 from micropod_img.pull.login_check import LoginCheck, LoginTarget
 from micropod_img.pull.secret import Credential
 from tests.support.credential_helper import make_broken_helper, make_helper
+from tests.support.interrupts import interrupt_first_call
 from tests.support.processes import require_program, run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from multiprocessing.process import BaseProcess
-    from pathlib import Path
 
 SECRET = "correct-horse-battery-staple"
 CREDENTIAL = Credential.from_password("me", SECRET)
@@ -234,6 +235,14 @@ class TestHowItIsStored:
         (docker.parent / ".config.json.lock").write_text("a login, process 1")
         log_in(home)
         assert names(docker.parent) == ["config.json"]
+
+    def test_an_interrupted_login_leaves_no_credential(
+        self, home: Path, docker: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        interrupt_first_call(monkeypatch, Path, "rename")
+        with pytest.raises(KeyboardInterrupt):
+            log_in(home)
+        assert names(docker.parent) == []
 
     def test_a_broken_file_is_left_as_it_is_and_nobody_is_asked(self, home: Path, docker: Path) -> None:
         docker.write_text('{"auths": ')

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import _thread
+import contextlib
 import errno
 import os
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from micropod_img.cancellation import Cancellation
+from micropod_img.cancellation import Cancellation, CancelledError
 from micropod_img.digest import hex_of, sha256_of
 from micropod_img.errors import ConflictError, DiskError, MicropodError, UnsupportedError
 from micropod_img.rootfs import mounts, syscalls
@@ -157,6 +160,24 @@ def test_errors_of_private_work_reach_the_caller() -> None:
 
     with pytest.raises(DiskError, match="full"):
         in_private_mounts(fail, Cancellation())
+
+
+@as_root
+def test_an_interrupt_is_raised_when_private_work_has_ended() -> None:
+    cancellation = Cancellation()
+    has_ended = False
+
+    def work() -> None:
+        nonlocal has_ended
+        _thread.interrupt_main()
+        with contextlib.suppress(CancelledError):
+            cancellation.sleep(60)
+        time.sleep(0.3)  # it cleans up
+        has_ended = True
+
+    with pytest.raises(KeyboardInterrupt):
+        in_private_mounts(work, cancellation)
+    assert has_ended
 
 
 def test_a_call_that_fails_says_why(tmp_path: Path) -> None:

@@ -125,6 +125,7 @@ def _be_command(arguments: Sequence[str], standard: Sequence[int], counter: _Cou
         if counter is not None:
             observe(counter)
         status = main(arguments)
+        threading._shutdown()  # type: ignore[attr-defined] # what Python does at its end: it waits for threads
         sys.stdout.flush()
     except BaseException:  # noqa: BLE001 - this is another process, which must not go on as its parent
         os.write(2, traceback.format_exc().encode())
