@@ -165,6 +165,7 @@ class RegistryService:
         limits = hosts.limits()
         with private_place() as directory:
             access = open_access(endpoint, hosts.settings, directory)
+            access = access if insecure else access.without_plain_http()
             if access.endpoint.host != host:
                 raise AssertionError("both follow from the same rule")
             try:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # What decides how the network is reached is taken over from the user's environment, and nothing else.
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 
+_NOWHERE = "http://127.0.0.1:0"  # nobody can listen on port 0
+
 
 @dataclass(frozen=True, slots=True)
 class AccessSettings:
@@ -57,6 +59,19 @@ class Access:
     endpoint: Endpoint
     environment: Mapping[str, str]
     credential_source: str | None = None
+
+    def without_plain_http(self) -> Access:
+        """Return the way to the registry on which no redirect leads to plain HTTP.
+
+        Crane takes the scheme from where ``https://HOST/v2/`` redirects to, and sends credentials over that. What it
+        asks over plain HTTP goes to a proxy that is not there instead; only loopback, and what ``NO_PROXY`` names
+        beside an ``HTTPS_PROXY``, it asks directly. A layer may come from storage with plain HTTP all the same, so
+        this is for the first question to a registry, which would be redirected too.
+        """
+        environment = {**self.environment, "HTTP_PROXY": _NOWHERE, "http_proxy": _NOWHERE}
+        if not (environment.get("HTTPS_PROXY") or environment.get("https_proxy")):
+            environment = {name: value for name, value in environment.items() if name.lower() != "no_proxy"}
+        return replace(self, environment=environment)
 
     def is_https_only(self, endpoint: Endpoint) -> bool:
         """Whether crane was told another name than the registry's own, so that a credential goes over HTTPS alone."""

@@ -51,9 +51,11 @@ def ask(
     access = open_access(endpoint, settings, directory / "home", cancellation=retries.cancellation)
     if access.credential_source is not None:
         retries.sink(progress.CredentialFound(request.ref, endpoint.host, access.credential_source))
-    crane = Crane(program, access, retries.limits, retries)
+    may_leak = access.credential_source is not None and not endpoint.insecure
+    crane = Crane(program, access.without_plain_http() if may_leak else access, retries.limits, retries)
     try:
-        return crane, question(crane, request)
+        answer = question(crane, request)
+        return crane.with_access(access), answer
     except UnavailableError as error:
         if error.code != "plain-http" or not access.is_https_only(endpoint):
             raise

@@ -66,14 +66,27 @@ class Crane:
         access: The registry, and how it is reached.
         limits: How long requests may take.
         retries: Repeats small requests where that can help; without it none is.
+        reached: Whether the registry has answered before.
     """
 
-    def __init__(self, program: Path, access: Access, limits: TimeLimits, retries: Retries | None = None) -> None:
-        self._program = str(program)
+    def __init__(
+        self,
+        program: Path,
+        access: Access,
+        limits: TimeLimits,
+        retries: Retries | None = None,
+        *,
+        reached: bool = False,
+    ) -> None:
+        self._program = program
         self._access = access
         self._limits = limits
         self._retries = retries
-        self._reached = False
+        self._reached = reached
+
+    def with_access(self, access: Access) -> Crane:
+        """Return the same for another way to the registry."""
+        return Crane(self._program, access, self._limits, self._retries, reached=self._reached)
 
     def manifest(self, digest: Digest | None, request: Request, *, cancellation: Cancellation | None = None) -> bytes:
         """Return the exact bytes of a manifest or index: the one with a digest, or what the reference itself names.
@@ -156,7 +169,7 @@ class Crane:
     def _argv(self, words: Sequence[str]) -> list[str]:
         command, *arguments = words
         insecure = ["--insecure"] if self._access.endpoint.insecure else []
-        return [self._program, command, *insecure, *arguments]
+        return [str(self._program), command, *insecure, *arguments]
 
     def _start(self, words: Sequence[str], keep_open: Sequence[int]) -> run.Child:
         try:

@@ -11,7 +11,7 @@ Facts about crane 0.21.9 that this rests on (measured; ``tests/pull/test_crane_c
 - ``--insecure`` allows that for every name, and turns the verification of certificates off as well.
 - A registry that redirects ``https://HOST/v2/`` to ``http://HOST/v2/`` makes it go on over plain HTTP, with the
   credentials, whatever the name. No configuration of crane's prevents that; an ``HTTP_PROXY`` that nobody listens on
-  does, except for loopback and what ``NO_PROXY`` names.
+  does, except for loopback and what ``NO_PROXY`` names (`Access.without_plain_http`, ``tests/pull/test_downgrade.py``).
 - Credentials go to a token server (``realm``) over HTTPS only, unless the registry itself was reached over plain HTTP.
 """
 

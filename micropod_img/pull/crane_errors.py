@@ -195,6 +195,13 @@ _TABLE = (
     ),
     # the way there; of what a proxy answers to CONNECT, Go says but the words of its status
     _Row(
+        r"proxyconnect tcp: dial tcp 127\.0\.0\.1:0: ",  # `Access.without_plain_http`
+        AuthError,
+        "credentials-withheld",
+        "{endpoint} leads from HTTPS to plain HTTP, where credentials do not go ({ref})",
+        "tell whoever runs it that https://{endpoint}/v2/ redirects there",
+    ),
+    _Row(
         r"proxyconnect",
         UnavailableError,
         "proxy",

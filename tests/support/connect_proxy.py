@@ -32,12 +32,14 @@ class ConnectProxy:
         url: Its own address, for ``HTTPS_PROXY``.
         tunnels: ``host:port`` of each tunnel, in order.
         forwarded: URL of each request that it passed on.
+        authorizations: What such requests had to be let in with, for everybody on the way to read.
         refusal: The status with which it refuses all of them; 0: none.
     """
 
     url: str
     tunnels: list[str] = field(default_factory=list)
     forwarded: list[str] = field(default_factory=list)
+    authorizations: list[str] = field(default_factory=list)
     refusal: int = 0
 
 
@@ -98,6 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.proxy.forwarded.append(self.path)
+        self.server.proxy.authorizations += self.headers.get_all("Authorization", [])
         address = urlsplit(self.path)
         with contextlib.closing(http.client.HTTPConnection("127.0.0.1", address.port or 80)) as connection:
             headers = {name: value for name, value in self.headers.items() if not name.lower().startswith("proxy-")}
