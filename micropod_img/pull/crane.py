@@ -218,7 +218,7 @@ class Crane:
                 error.hint = f"try again in {when}; or log in for a higher limit, or use a mirror"
         if error.code == "unauthorized" and self._access.credential_source and request.endpoint != DOCKER_HUB:
             shown = f"the credential that it was shown ({self._access.credential_source})"
-            error.message = f"{request.endpoint} does not accept {shown} for {request.ref}"
+            error.message = f"{request.endpoint} does not accept {shown} {request.purpose}"
         return error
 
     def _broken(self) -> ToolError:

@@ -48,6 +48,11 @@ class Request:
     endpoint: str
     stage: str
 
+    @property
+    def purpose(self) -> str:
+        """What a credential is needed for, in words."""
+        return f"{'to push to' if self.stage == 'push' else 'for'} {self.ref}"
+
 
 @dataclass(frozen=True, slots=True)
 class _Row:
@@ -111,7 +116,7 @@ _TABLE = (
         r": UNAUTHORIZED: |: unexpected status code 401 ",
         AuthError,
         "unauthorized",
-        "{endpoint} wants credentials {purpose} {ref}",
+        "{endpoint} wants credentials {purpose}",
         _LOGIN,
     ),
     _Row(
@@ -367,7 +372,7 @@ def _error(row: _Row, request: Request, detail: str) -> MicropodError:
         "repository": repository,
         "path": repository.partition("/")[2] or repository,
         "verb": "push to" if request.stage == "push" else "read",
-        "purpose": "to push to" if request.stage == "push" else "for",
+        "purpose": request.purpose,
     }
     message = row.message.format(**fields)
     hint = row.hint.format(**fields) if row.hint else None
