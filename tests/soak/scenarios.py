@@ -41,7 +41,7 @@ class Scenario:
         store: The commands that make the store it finds; without any there is none.
         mounted: Commands that follow once the store is in place: mounts cannot be copied.
         stdin: What it is told.
-        litter: Whether there is a blob that no image needs.
+        litter: Whether there is a blob that no image needs, and what a pull that was killed leaves.
         repeated: The exit statuses that the same command may end with afterwards; 9 where it had been done already.
         listed: The references that must be here in the end, by image.
         keeps: Those that must be here at any time.
@@ -73,8 +73,8 @@ _OR_GONE: Final = frozenset({_DONE, _UNKNOWN})
 
 SCENARIOS: Final[dict[str, Scenario]] = {
     "pull": Scenario(("pull", "{small}"), listed=("small",)),
-    "pull, a layer is here": Scenario(
-        ("pull", "{small}"), store=(("pull", "{other}"),), listed=_BOTH, keeps=("other",)
+    "pull, after a killed one": Scenario(
+        ("pull", "{small}"), store=(("pull", "{other}"),), litter=True, listed=_BOTH, keeps=("other",)
     ),
     "pull an index": Scenario(("pull", "{index}", "--all-platforms"), listed=("index",)),
     "pull two": Scenario(("pull", "{small}", "{other}"), listed=_BOTH),

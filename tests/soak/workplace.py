@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from micropod_img.reference import Reference
 from tests.soak.forked import Blow, Ended, orphans_left, run_command
-from tests.soak.scenarios import SCENARIOS
+from tests.soak.scenarios import IMAGES, SCENARIOS
 from tests.support import stores
 
 if TYPE_CHECKING:
@@ -102,9 +102,22 @@ class Workplace:
             for record in self._root.glob("snapshots/*/parent"):
                 os.utime(record)  # it is newer than all that verify compares with it
         if scenario.litter:
-            stores.blob_path(self._root, hashlib.sha256(_LITTER).hexdigest()).write_bytes(_LITTER)
+            self._litter()
         for command in scenario.mounted:
             self._succeed(command)
+
+    def _litter(self) -> None:
+        place = self._root / "tmp/pull-killed/layout/blobs/sha256"
+        place.mkdir(parents=True)
+        whole = IMAGES["small"].layers[1].content
+        for content, path in (
+            (_LITTER, stores.blob_path(self._root, hashlib.sha256(_LITTER).hexdigest())),
+            (whole, place / hashlib.sha256(whole).hexdigest()),
+            (whole[:9], place / f"{hashlib.sha256(_LITTER).hexdigest()}12345"),
+            (b"", self._root / "locks/blob-of-one-who-was-killed.lock"),
+        ):
+            path.write_bytes(content)
+            path.chmod(0o644)
 
     def _state(self, commands: tuple[Words, ...]) -> Path:
         """Return a copy of the store, and of what is around it, that some commands make."""
