@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,12 +26,12 @@ from tests.support.uploads import Uploads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from micropod_img.models import PushReport
     from micropod_img.progress import Event
     from tests.support.scripted import Fault
 
+DOCUMENT = Path(__file__, "../../docs/registries.md").resolve()
 USER, PASSWORD = "tester", "correct-horse"
 GIVEN = Credential.from_password(USER, PASSWORD)
 SMALL = layer({"etc/motd": b"welcome\n"})
@@ -230,6 +232,14 @@ def test_a_fault_ends_a_push_in_the_right_status_in_time(
         assert (caught.value.code, caught.value.exit_status) == (case.code, case.status), caught.value.detail
         assert caught.value.stage == "push"
     assert time.monotonic() - started < case.within
+
+
+def test_the_document_has_a_row_for_each_fault() -> None:
+    table = DOCUMENT.read_text().partition("| row | fault of a registry that takes pushes")[2]
+    rows = re.findall(r"^\| `([\w-]+)` \|.*\| (\d[^|]*) \|$", table, re.MULTILINE)
+    assert dict(rows) == {
+        name: "0" if case.code is None else f"{case.status} `{case.code}`" for name, case in CASES.items()
+    }
 
 
 @pytest.mark.slow

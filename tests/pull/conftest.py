@@ -45,3 +45,9 @@ def events() -> Events:
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Try again at once."""
     monkeypatch.setattr(retry, "_FIRST_DELAY", 0.01)
+
+
+@pytest.fixture
+def _once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let crane try again, which takes it four seconds, and nobody else."""
+    monkeypatch.setattr(retry, "ATTEMPTS", 1)

@@ -72,7 +72,7 @@ def test_crane_alone_does_what_the_document_says(
 def test_the_document_has_a_row_for_each_fault_and_each_row_has_its_test() -> None:
     rows = [
         [cell.strip() for cell in line.strip().strip("|").split("|")]
-        for line in DOCUMENT.read_text().splitlines()
+        for line in DOCUMENT.read_text().partition("\nPushes are")[0].splitlines()
         if re.match(r"\| `[\w-]+` ", line)
     ]
     said = {row[0].strip("`"): (row[2].partition(" ")[0].rstrip(",;:"), row[3]) for row in rows}

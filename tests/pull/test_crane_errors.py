@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micropod_img.errors import MicropodError
-from micropod_img.pull import retry
 from micropod_img.pull.access import Access
 from micropod_img.pull.crane import Crane, TimeLimits
 from micropod_img.pull.crane_errors import Request, translate
@@ -509,12 +508,6 @@ def test_registries_make_crane_say_it(
     assert (caught.value.code, caught.value.exit_status) == (code, status)
     assert caught.value.endpoint == scripted.host
     assert service.list_images() == []
-
-
-@pytest.fixture
-def _once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let crane try again, which takes it four seconds, and nobody else."""
-    monkeypatch.setattr(retry, "ATTEMPTS", 1)
 
 
 @pytest.mark.slow

@@ -88,6 +88,12 @@ def times(pattern: str, outcome: Response, number: int) -> Callable[[ScriptedReg
     return lambda _registry: (on(pattern, outcome, times=number),)
 
 
+def elsewhere(registry: ScriptedRegistry) -> tuple[Fault, ...]:
+    registry.serve_blob("of/storage", BIG)
+    host = registry.host.replace("127.0.0.1", "localhost")
+    return (on(f"some/image{OF_BIG}", redirect(f"http://{host}/v2/of/storage{OF_BIG}")),)
+
+
 def token(answer: Response) -> Callable[[ScriptedRegistry], tuple[Fault, ...]]:
     return lambda registry: (bearer_auth(registry.url), on("^/token", answer))
 
@@ -126,6 +132,7 @@ CASES = {
     "wrong-content-length": Case(
         each(OF_BIG, lambda right: replace(right, content_length=1000)), "fails", "digest-mismatch", 7, layer_requests=2
     ),
+    "redirect-elsewhere": Case(elsewhere, "succeeds", layer_requests=4),
     "redirect-nowhere": Case(each(OF_BIG, redirect("http://127.0.0.1:1/blob")), "fails", "connection-refused", 5),
     "redirect-loop": Case(
         each(OF_BIG, redirect(f"/v2/some/image/blobs/{BIG.digest}")), "hangs", "timeout", 5, 8, 10**9, timeout=2
