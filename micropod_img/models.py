@@ -123,14 +123,16 @@ class Pod:
         id: Its name.
         ref: The canonical reference that it was made from; the reference may name another image by now.
         image_digest: Digest of the platform's manifest that it was made from.
-        rootfs: Where its files are, while it is mounted, in the mount namespace (and, for an ordinary user, the user
-            namespace) in which it was asked for.
+        rootfs: Where its files are while it is mounted; for an ordinary user only in the namespaces that
+            `namespace_pid` has.
         bundle: The OCI bundle, if it has a ``config.json``.
         driver: What it was made with.
         mounted: Whether its files are there now; after a reboot they are not until it is mounted again.
         created_at: When it was made.
         chain_ids: The snapshots that it needs, bottom to top.
         read_only: Whether nobody may write to it.
+        namespace_pid: The process in whose user and mount namespace ``rootfs`` is valid, as nsenter(1) takes it;
+            ``micropod-img unshare`` enters them. None for root, for a copy, and where nothing is mounted.
     """
 
     id: str
@@ -143,6 +145,7 @@ class Pod:
     created_at: datetime
     chain_ids: tuple[Digest, ...]
     read_only: bool
+    namespace_pid: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

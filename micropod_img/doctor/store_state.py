@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from micropod_img.diagnosis import Finding, fine, problem, warning
 from micropod_img.errors import DiskError, IntegrityError, MicropodError, ToolError
 from micropod_img.render.text import size
-from micropod_img.rootfs.mountinfo import mount_points
+from micropod_img.rootfs.mountinfo import mount_of, mount_points
 from micropod_img.rootfs.pods import Pods
 from micropod_img.store.blobs import is_hex
 from micropod_img.store.images import ImageStore
@@ -133,12 +133,10 @@ def filesystem(root: Path, place: Path) -> Finding:
         place: It, or the nearest directory above that is there.
     """
     subject = "filesystem"
-    above = [place.resolve(), *place.resolve().parents]
-    mounted = mount_points()
-    mount = next((mounted[path] for path in above if path in mounted), None)
-    kind = "unknown" if mount is None else mount.kind
+    mount = mount_of(place)
+    kind = mount.kind
     flags = os.statvfs(place).f_flag
-    facts: Facts = {"type": kind, "mounted_at": None if mount is None else str(mount.path)}
+    facts: Facts = {"type": kind, "mounted_at": str(mount.path)}
     if flags & os.ST_RDONLY:
         error = DiskError(f"{place}: the filesystem is read-only", code="read-only", hint="choose another --root")
         return problem(subject, error, **facts)

@@ -35,6 +35,7 @@ def pod_object(pod: Pod) -> JsonObject:
         "bundle": None if pod.bundle is None else str(pod.bundle),
         "driver": pod.driver,
         "mounted": pod.mounted,
+        "namespace_pid": pod.namespace_pid,
         "created_at": timestamp(pod.created_at),
     }
 
@@ -74,6 +75,7 @@ def pod_text(pod: Pod, style: Style) -> str:
         ("Image", f"{familiar(pod.ref)} ({short_digest(pod.image_digest)})"),
         ("Rootfs", str(pod.rootfs)),
         ("Mounted", f"{'yes' if pod.mounted else 'no'}{', read-only' if pod.read_only else ''}"),
+        *([("Valid in", f"the namespaces of process {pod.namespace_pid}")] if pod.namespace_pid is not None else []),
         *([("Bundle", str(pod.bundle))] if pod.bundle is not None else []),
         ("Driver", pod.driver),
         ("Created", timestamp(pod.created_at) or ""),

@@ -6,11 +6,12 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from micropod_img import fsutil
-from micropod_img.digest import Digest
+from micropod_img.digest import Digest, hex_of
 from micropod_img.errors import IntegrityError, UnsupportedError
 from micropod_img.models import DeleteResult
 from micropod_img.rootfs.chain import ChainId, chain_ids
 from micropod_img.rootfs.leases import no_new_leases
+from micropod_img.rootfs.lower_directories import rename_unless_lower
 from micropod_img.rootfs.mountinfo import mount_points
 from micropod_img.rootfs.mounts import snapshot_of
 from micropod_img.rootfs.pods import Pods
@@ -45,12 +46,14 @@ def collect_snapshots(store: Store) -> DeleteResult:
         with no_new_leases(layout, store.on_wait) as leased, fsutil.disk_errors(layout.snapshots):
             # A pod has its record before its lease ends, so it is in one of the two when they are read in this order.
             live = leased | frozenset(_live(store))
-            doomed = [chain for chain in _present(layout) if chain not in live]
-            for chain in doomed:
-                place = layout.snapshot(chain)
-                place.rename(trash.path / place.name)
+            doomed = [
+                chain
+                for chain in _present(layout)
+                # What a container's image brought along takes no room in here, and stays.
+                if chain not in live and rename_unless_lower(layout.snapshot(chain), trash.path / hex_of(chain))
+            ]
         _remove_dangling_links(layout)
-        moved = [trash.path / layout.snapshot(chain).name for chain in doomed]
+        moved = [trash.path / hex_of(chain) for chain in doomed]
         freed = sum(disk_usage(place) for place in moved)
         for place in moved:
             remove_tree(place)

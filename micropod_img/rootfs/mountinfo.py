@@ -66,6 +66,13 @@ def mounted_at(path: Path) -> MountPoint | None:
     return mount_points().get(path.resolve())
 
 
+def mount_of(path: Path) -> MountPoint:
+    """Return the mount that a path is seen through."""
+    mounted = mount_points()
+    place = path.resolve()
+    return next(mounted[one] for one in (place, *place.parents) if one in mounted)
+
+
 def holders(device: int) -> tuple[Holder, ...]:
     """Return the processes whose root, working directory, program or open files lie on a device, as far as visible.
 

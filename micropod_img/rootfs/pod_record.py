@@ -30,6 +30,11 @@ class PodRecord:
     read_only: bool
     created_at: datetime
 
+    @property
+    def is_copy(self) -> bool:
+        """Whether its files are there without a mount, and for everybody."""
+        return self.driver == "copy"
+
     def serialize(self) -> bytes:
         """Return the content of ``pod.json``."""
         document = {

@@ -15,6 +15,8 @@ from micropod_img.errors import ConflictError, MicropodError, NotFoundError, Usa
 from micropod_img.locks import Patience, locked_directory
 from micropod_img.models import Pod
 from micropod_img.rootfs.drivers.driver import PodPaths
+from micropod_img.rootfs.invoker import invoking_uid
+from micropod_img.rootfs.lower_directories import rename_unless_lower
 from micropod_img.rootfs.mountinfo import mount_points
 from micropod_img.rootfs.mounts import unmount
 from micropod_img.rootfs.pod_record import PodRecord, parse_pod_record
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from micropod_img.rootfs.drivers.driver import Driver
     from micropod_img.rootfs.mountinfo import MountPoint
     from micropod_img.rootfs.snapshots import Call, Snapshots
+    from micropod_img.rootfs.userns import NamespaceHolder
     from micropod_img.store.store import Store
 
 _ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}\Z")
@@ -208,12 +211,15 @@ class Pods:
         if not self._paths(pod_id).directory.is_dir():
             raise _unknown(pod_id)
         with self._store.stage("pod-trash") as trash:
+            doomed = trash.path / "pod"
             with self._held(pod_id) as paths:
                 unmount(paths.rootfs)
                 with fsutil.disk_errors(paths.directory):
-                    paths.directory.rename(trash.path / "pod")
+                    if not rename_unless_lower(paths.directory, doomed):
+                        doomed = paths.directory
+                        paths.record.unlink(missing_ok=True)  # first of all: what has none is no pod
                     fsutil.fsync_directory(self._store.layout.pods)
-            remove_tree(trash.path / "pod")
+            remove_tree(doomed)
 
     def _give_name(self, staged: PodPaths, record: PodRecord) -> None:
         try:
@@ -245,6 +251,7 @@ class Pods:
     def _pod(self, record: PodRecord, mounted: dict[Path, MountPoint] | None) -> Pod:
         """Return a pod; without a list of mounts it is known to be mounted."""
         paths = self._paths(record.id)
+        holder = None if record.is_copy else self._holder()
         return Pod(
             id=record.id,
             ref=record.ref,
@@ -256,20 +263,27 @@ class Pods:
             created_at=record.created_at,
             chain_ids=record.chain_ids,
             read_only=record.read_only,
+            namespace_pid=None if holder is None else holder.pid,
         )
+
+    def _holder(self) -> NamespaceHolder | None:
+        """Return who holds the namespaces in which an ordinary user's pods are mounted; root has none."""
+        if invoking_uid() == 0:
+            return None
+        from micropod_img.rootfs.userns import find_holder  # noqa: PLC0415 - root has no need of it
+
+        return find_holder(self._store.layout)
 
     def _mount_points(self) -> dict[Path, MountPoint]:
         """Return what is mounted where pods are: for an ordinary user outside, in the store's user namespace."""
         if os.geteuid() == 0:
             return mount_points()
-        from micropod_img.rootfs.userns import find_holder  # noqa: PLC0415 - root has no need of it
-
-        holder = find_holder(self._store.layout)
+        holder = self._holder()
         return {} if holder is None else mount_points(holder.pid)
 
     def _is_mounted(self, record: PodRecord, mounted: dict[Path, MountPoint]) -> bool:
         # A copy is there whether or not anything is mounted.
-        return record.driver == "copy" or self._paths(record.id).rootfs.resolve() in mounted
+        return record.is_copy or self._paths(record.id).rootfs.resolve() in mounted
 
     def _paths(self, pod_id: str) -> PodPaths:
         return PodPaths(self._store.layout.pod(checked_id(pod_id)))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -166,6 +169,53 @@ def test_whether_a_pod_is_mounted_is_known_outside_of_the_namespace(store: Users
         said = json.loads(store.succeed("--json", "pod", command, pod))
         mounted.append(said["data"]["pod"]["mounted"])
     assert mounted == [True, False, False, True, True]
+
+
+def test_a_pod_says_in_whose_namespaces_its_files_are(store: UsersStore) -> None:
+    rootfs = store.create()
+    said = json.loads(store.succeed("--json", "pod", "inspect", rootfs.parent.name))["data"]["pod"]
+    holder = int((store.root / "locks/namespace").read_text().split()[0])
+    assert said["namespace_pid"] == holder
+    assert run("nsenter", f"--target={holder}", "--user", "--mount", "cat", rootfs / "base").stdout == "from the base\n"
+    assert f"the namespaces of process {holder}" in store.succeed("pod", "inspect", rootfs.parent.name)
+
+
+def test_a_pod_outlives_the_end_of_its_namespace(store: UsersStore) -> None:
+    """As after a reboot: what held the namespace is gone, and with it all mounts."""
+    rootfs = store.create(ref=BY_NAME)
+    pod = rootfs.parent.name
+    store.succeed("unshare", "sh", "-c", f"echo written > {rootfs}/srv/app/own")
+    end_namespace(store)
+    said = json.loads(store.succeed("--json", "pod", "inspect", pod))["data"]["pod"]
+    assert (said["mounted"], said["namespace_pid"]) == (False, None)
+    store.succeed("pod", "mount", pod)
+    assert store.succeed("unshare", "cat", rootfs / "srv/app/own", rootfs / "base") == "written\nfrom the base\n"
+    end_namespace(store)
+    store.succeed("pod", "rm", pod)
+    assert list((store.root / "pods").iterdir()) == list((store.root / "tmp").iterdir()) == []
+
+
+def end_namespace(store: UsersStore) -> None:
+    holder = int((store.root / "locks/namespace").read_text().split()[0])
+    os.kill(holder, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{holder}/ns/mnt").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_busy_pod_says_who_holds_it(store: UsersStore) -> None:
+    rootfs = store.create()
+    script = f"cd {rootfs} && echo there && exec sleep 60"
+    with store.user.start(*MICROPOD, "--root", store.root, "unshare", "sh", "-c", script) as inside:
+        assert inside.stdout is not None
+        assert inside.stdout.readline() == "there\n"
+        for command in ("umount", "rm"):
+            done = store.run("pod", command, rootfs.parent.name)
+            assert done.returncode == 9
+            assert "(sleep, its working directory)" in done.stderr
+        inside.kill()
+    store.succeed("pod", "rm", rootfs.parent.name)
 
 
 def test_what_a_killed_command_left_of_other_ids_is_swept_by_the_next_one_inside(store: UsersStore) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from micropod_img import fsutil
 from micropod_img.cancellation import Cancellation
@@ -17,6 +18,7 @@ from micropod_img.rootfs.drivers.driver import PodPaths
 from micropod_img.rootfs.drivers.fuse import FuseOverlayDriver
 from micropod_img.rootfs.drivers.overlay import OverlayDriver
 from micropod_img.store.documents import Members, corrupt, members_of
+from micropod_img.store.trees import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,7 +61,8 @@ def refusal(driver: Driver, scratch: Path) -> str | None:
     try:
         driver.isolated(lambda: _try(driver, scratch), Cancellation())
     except MicropodError as error:
-        return "; ".join(filter(None, (error.message, error.detail)))
+        # Paths of the trial tell nobody anything.
+        return "; ".join(filter(None, (error.message, error.detail))).replace(f"{scratch}/", "")
     except OSError as error:
         return error.strerror or str(error)
     return None
@@ -78,7 +81,7 @@ class DriverSelection:
     def recorded(self) -> tuple[Driver, DriverChoice] | None:
         """Return the choice that was made here before, or None where none was made, or things are other now."""
         members = self._read()
-        if members is None or members.mapping.get("made_on") != _circumstances():
+        if members is None or members.mapping.get("made_on") != _circumstances(self._store.layout):
             return None
         choice = _choice(members)
         for driver in drivers(self._store.layout):
@@ -143,11 +146,12 @@ class DriverSelection:
             return refusal(driver, staging.path)
 
     def _discard_snapshots(self) -> None:
-        with (
-            self._store.stage("snapshots-of-another-driver") as trash,
-            fsutil.disk_errors(self._store.layout.snapshots),
-        ):
-            self._store.layout.snapshots.rename(trash.path / "snapshots")
+        """Remove all snapshots; the record goes on saying whose they are until they are gone and it is replaced."""
+        layout = self._store.layout
+        with fsutil.disk_errors(layout.snapshots):
+            for path in layout.snapshots.iterdir():
+                if path != layout.snapshot_driver:
+                    remove_tree(path)
 
     def _read(self) -> Members | None:
         path = self._store.layout.snapshot_driver
@@ -166,7 +170,7 @@ class DriverSelection:
             "driver": choice.driver,
             "reason": choice.reason,
             "rejected": dict(choice.rejected),
-            "made_on": _circumstances(),
+            "made_on": _circumstances(layout),
         }
         with self._store.stage("driver") as staging, fsutil.disk_errors(layout.snapshots):
             fsutil.make_directory(layout.snapshots)
@@ -174,8 +178,14 @@ class DriverSelection:
             fsutil.replace_durably(layout.snapshot_driver, content, staging=staging.path / "driver.json")
 
 
-def _circumstances() -> Mapping[str, object]:
-    return {"kernel": os.uname().release, "user_namespace": in_user_namespace(), "root": os.geteuid() == 0}
+def _circumstances(layout: StoreLayout) -> Mapping[str, object]:
+    """Return what a choice depends on; a store that was moved, maybe into a container's overlay, gets another one."""
+    return {
+        "kernel": os.uname().release,
+        "user_namespace": in_user_namespace(),
+        "root": os.geteuid() == 0,
+        "device": layout.root.stat().st_dev,
+    }
 
 
 def _choice(members: Members) -> DriverChoice:
@@ -187,30 +197,52 @@ def _choice(members: Members) -> DriverChoice:
 
 
 def _try(driver: Driver, scratch: Path) -> None:
-    """Apply two small layers, the second removing and replacing what is in the first, and look at the result."""
+    """Apply two small layers, the second changing what is in the first; read and write the files of a pod of them."""
     target = scratch / "target"
     target.mkdir()
     snapshots: list[Path] = []
-    for name in ("base", "top"):
+    for name, fill in (("base", _fill_base), ("top", _fill_top)):
         snapshot = scratch / name
         snapshot.mkdir()
         with driver.applying([one / "fs" for one in snapshots], snapshot, target):
-            if name == "base":
-                (target / "removed").touch()
-                (target / "replaced").mkdir()
-                (target / "replaced/hidden").touch()
-            else:
-                (target / "removed").unlink()
-                (target / "replaced/hidden").unlink()
-                (target / "replaced").rmdir()
-                (target / "replaced").mkdir()
+            fill(target)
         snapshots.append(snapshot)
     pod = PodPaths(scratch / "pod")
     pod.directory.mkdir()
     lowers = [one / "fs" for one in snapshots]
     driver.prepare_pod(pod, lowers, read_only=False)
     driver.mount_pod(pod, lowers, read_only=False)
-    (pod.rootfs / "written").touch()
-    found = sorted(str(path.relative_to(pod.rootfs)) for path in pod.rootfs.rglob("*"))
-    if found != ["replaced", "written"]:
-        raise UnsupportedError(f"a trial gave {', '.join(found)}", code="driver-wrong")
+    for name, expected in _SEEN.items():
+        _expect(name, (pod.rootfs / name).read_bytes(), expected)
+        (pod.rootfs / name).write_bytes(b"written")
+        _expect(name, (pod.rootfs / name).read_bytes(), b"written")
+    found = {str(path.relative_to(pod.rootfs)) for path in pod.rootfs.rglob("*") if not path.is_dir()}
+    _expect("the whole", found, set(_SEEN))
+
+
+_SEEN: Final = {"kept": b"kept", "changed": b"after", "merged/kept": b"kept", "merged/new": b"new"}
+
+
+def _fill_base(root: Path) -> None:
+    for name in ("merged", "replaced"):
+        (root / name).mkdir()
+    for name in ("removed", "merged/removed", "replaced/hidden"):
+        (root / name).touch()
+    for name in ("kept", "changed", "merged/kept"):
+        (root / name).write_bytes(b"kept")
+    with contextlib.suppress(OSError):  # a user without subordinate ids has no second one
+        os.chown(root / "merged/kept", 1, 1)
+
+
+def _fill_top(root: Path) -> None:
+    for name in ("removed", "merged/removed", "replaced/hidden"):
+        (root / name).unlink()
+    (root / "replaced").rmdir()
+    (root / "replaced").mkdir()
+    (root / "changed").write_bytes(b"after")
+    (root / "merged/new").write_bytes(b"new")
+
+
+def _expect(name: str, found: object, expected: object) -> None:
+    if found != expected:
+        raise UnsupportedError(f"a trial gave {found!r} in place of {expected!r} for {name}", code="driver-wrong")

@@ -87,8 +87,7 @@ def _try_here(directory: Path) -> Trial:
     for driver in drivers(layout):
         scratch = directory / driver.name
         scratch.mkdir()
-        refused = refusal(driver, scratch)
-        refusals[driver.name] = None if refused is None else refused.replace(f"{scratch}/", "")
+        refusals[driver.name] = refusal(driver, scratch)
     options = directory / "options"
     options.mkdir()
     files = directory / "files"
