@@ -96,9 +96,12 @@ def _contents(store: Store) -> Finding:
             hint="micropod-img verify says what else is, verify --repair puts right what can be",
         )
         return problem("store", damaged, path=root, format=FORMAT)
-    counted = f"{len(entries)} images of {size(blob_bytes)}, {snapshots} snapshots, {pods} pods"
+    numbers = ((len(entries), "image"), (snapshots, "snapshot"), (pods, "pod"))
+    counted = ", ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in numbers)
     facts: Facts = {"images": len(entries), "blob_bytes": blob_bytes, "snapshots": snapshots, "pods": pods}
-    return fine("store", f"{root}, format {FORMAT}: {counted}", path=root, format=FORMAT, **facts)
+    return fine(
+        "store", f"{root}, format {FORMAT}: {counted}, {size(blob_bytes)} of blobs", path=root, format=FORMAT, **facts
+    )
 
 
 def _names_in(directory: Path) -> list[str]:

@@ -242,10 +242,12 @@ class RootFilesystems:
 
     def _driver(self, call: Call | None) -> tuple[Driver, DriverChoice]:
         known = self._selection.recorded()
+        is_new = known is None
         if known is None:
             self._store.prepare()
             known = self._selection.choose(in_use=any(True for _ in self.pods.records()))
-        if known[1].rejected and call is not None:
+        # What a copy costs, it costs each time; that the driver is another one than usual, is said once.
+        if known[1].rejected and call is not None and (is_new or not known[0].mounts):
             reasons = "; ".join(f"{name}: {reason}" for name, reason in known[1].rejected)
             call.sink(progress.Notice(call.ref, f"{known[1].reason} ({reasons})"))
         return known

@@ -61,8 +61,9 @@ def refusal(driver: Driver, scratch: Path) -> str | None:
     try:
         driver.isolated(lambda: _try(driver, scratch), Cancellation())
     except MicropodError as error:
+        said = [error.message, *(error.detail or "").splitlines()]
         # Paths of the trial tell nobody anything.
-        return "; ".join(filter(None, (error.message, error.detail))).replace(f"{scratch}/", "")
+        return "; ".join(filter(None, said)).replace(f"{scratch}/", "")
     except OSError as error:
         return error.strerror or str(error)
     return None
