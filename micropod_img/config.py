@@ -143,7 +143,7 @@ def store_root(option: str | Path | None, environment: Mapping[str, str], config
 
 
 def home_directory(environment: Mapping[str, str], uid: int | None = None) -> Path | None:
-    """Find the home directory: ``$HOME``, else what the user database says.
+    """Find the home directory: ``$HOME`` if that is absolute, else what the user database says.
 
     Args:
         environment: Looked into for ``HOME``.
@@ -152,7 +152,7 @@ def home_directory(environment: Mapping[str, str], uid: int | None = None) -> Pa
     Returns:
         The directory, which need not exist; None for a user that has none.
     """
-    if home := environment.get("HOME"):
+    if (home := environment.get("HOME", "")).startswith("/"):
         return Path(home)
     import pwd  # noqa: PLC0415 - few processes run without HOME
 

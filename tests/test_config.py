@@ -302,6 +302,12 @@ def test_the_user_database_stands_in_for_home() -> None:
     assert home_directory({"HOME": "/elsewhere"}, ROOT) == Path("/elsewhere")
 
 
+@pytest.mark.parametrize("home", ["", ".", "home", "../home", "~"])
+def test_a_home_that_is_not_absolute_is_none(home: str) -> None:
+    assert home_directory({"HOME": home}, ROOT) == Path("/root")
+    assert store_root(None, {"HOME": home, "XDG_DATA_HOME": home}, Config(), ROOT) == Path("/var/lib/micropod")
+
+
 @pytest.mark.parametrize(
     ("text", "domain"),
     [

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from micropod_img.config import home_directory
 from micropod_img.errors import InternalError
+from micropod_img.fsutil import make_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -43,7 +44,7 @@ def _write_log(text: str, environment: Mapping[str, str]) -> Path | None:
     name = f"micropod-img-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}.log"
     for directory in _log_directories(environment):
         with contextlib.suppress(OSError):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory(directory)
             path = directory / name
             # O_EXCL: the last of the directories is everybody's.
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -143,15 +143,9 @@ class StoreLayout:
         """
         with fsutil.disk_errors(self.root):
             try:
-                status = self.root.stat()
+                self._refuse_foreign()
             except FileNotFoundError:
                 return
-            if status.st_uid != os.geteuid():
-                raise DiskError(
-                    f"{self.root} belongs to user {status.st_uid}, and you are user {os.geteuid()}",
-                    code="foreign-store",
-                    hint="run as its owner, or choose another --root",
-                )
             try:
                 text = self.version.read_text("ascii", "replace").strip()
             except FileNotFoundError:
@@ -185,6 +179,7 @@ class StoreLayout:
             DiskError: See `check`; or it cannot be written.
         """
         self.check()
+        self._keep_others_out()
         # Paths of ours that somebody removed are made again; the index is not, as an empty one would disown every blob.
         if all(path.exists() for path in (self.version, self.locks, self.staging, self.blobs)):
             return
@@ -225,10 +220,25 @@ class StoreLayout:
     def _make_root(self) -> None:
         if not self.root.is_dir():
             fsutil.make_directory(self.root)
+            self._refuse_foreign()  # in a directory like /tmp somebody else may just have made it
             with contextlib.suppress(PermissionError):  # a parent that may be passed through, and not be read
                 fsutil.fsync_directory(self.root.parent)
-        if not self.version.exists():
-            self.root.chmod(0o700)
+        self.root.chmod(0o700)
+
+    def _refuse_foreign(self) -> None:
+        owner = self.root.stat().st_uid
+        if owner != os.geteuid():
+            raise DiskError(
+                f"{self.root} belongs to user {owner}, and you are user {os.geteuid()}",
+                code="foreign-store",
+                hint="run as its owner, or choose another --root",
+            )
+
+    def _keep_others_out(self) -> None:
+        """Take back what others may do with a store that somebody opened or copied: it holds setuid files."""
+        with contextlib.suppress(OSError):  # of a filesystem that is read-only, where nothing can be prepared anyway
+            if self.version.exists() and self.root.stat().st_mode & 0o077:
+                self.root.chmod(0o700)
 
     def _is_a_layout(self) -> ConflictError:
         return ConflictError(

@@ -185,8 +185,16 @@ def _open_up(path: Path) -> None:
     """Let the owner into every directory of a tree: images have some that only root may empty as they are."""
     with contextlib.suppress(OSError, RecursionError):
         path.chmod(0o700)
-        for folder, names, _ in os.walk(path):
+        for _, names, _, folder in os.fwalk(path, follow_symlinks=False):
             for name in names:
-                directory = os.path.join(folder, name)  # noqa: PTH118 - os.walk speaks strings
-                if not os.path.islink(directory):  # noqa: PTH114 - the same
-                    os.chmod(directory, 0o700)  # noqa: PTH101 - the same
+                with contextlib.suppress(OSError):  # a link, or gone meanwhile
+                    _let_owner_into(name, folder)
+
+
+def _let_owner_into(name: str, folder: int) -> None:
+    """Change the mode of a directory, and of nothing that a link which takes its place would lead to."""
+    handle = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        os.chmod(f"/proc/self/fd/{handle}", 0o700)  # noqa: PTH101 - fchmod(2) takes no handle of a path
+    finally:
+        os.close(handle)

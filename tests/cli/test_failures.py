@@ -78,6 +78,19 @@ class TestBugs:
         assert log.parent.stat().st_mode & 0o777 == 0o700
 
     @pytest.mark.usefixtures("_bug")
+    def test_its_log_is_in_directories_that_nobody_else_can_write_to(
+        self, micropod: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("XDG_STATE_HOME")
+        before = os.umask(0)
+        try:
+            micropod("df")
+        finally:
+            os.umask(before)
+        assert all(path.stat().st_mode & 0o022 == 0 for path in (tmp_path / "home").rglob("*"))
+        assert len(list((tmp_path / "home/.local/state/micropod").iterdir())) == 1
+
+    @pytest.mark.usefixtures("_bug")
     def test_its_traceback_is_shown_when_verbose(self, micropod: CommandLine) -> None:
         assert "  | Traceback (most recent call last):" in micropod("df", "-v").err
 

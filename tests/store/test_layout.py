@@ -216,6 +216,37 @@ def test_a_store_of_somebody_else_is_refused(tmp_path: Path) -> None:
     assert (raised.value.exit_status, raised.value.code) == (10, "foreign-store")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a directory to somebody else")
+def test_a_directory_that_somebody_makes_in_our_place_just_now_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def planted(path: Path) -> None:
+        path.mkdir()
+        os.chown(path, 12345, 12345)
+
+    monkeypatch.setattr(fsutil, "make_directory", planted)
+    with pytest.raises(DiskError, match="belongs to user 12345"):
+        StoreLayout(tmp_path / "root").prepare()
+    assert list((tmp_path / "root").iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o750, 0o777, 0o1777])
+def test_a_store_that_was_opened_to_others_is_closed_again(mode: int, tmp_path: Path) -> None:
+    layout = StoreLayout(tmp_path / "root")
+    layout.prepare()
+    layout.root.chmod(mode)
+    layout.prepare()
+    assert mode_of(layout.root) == 0o700
+
+
+def test_a_store_through_a_link_is_the_store_that_it_leads_to(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("root")
+    StoreLayout(tmp_path / "root").prepare()
+    StoreLayout(tmp_path / "link").prepare()
+    assert (tmp_path / "link").is_symlink()
+    assert {path.name for path in tmp_path.iterdir()} == {"link", "root"}
+
+
 @pytest.mark.parametrize(
     "names",
     [

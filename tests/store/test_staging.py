@@ -16,6 +16,7 @@ import pytest
 
 from micropod_img import fsutil
 from micropod_img.errors import DiskError
+from micropod_img.store import staging
 from micropod_img.store.staging import Staging, sweep
 from tests.support.images import image
 from tests.support.layers import Blob, random_layer
@@ -316,6 +317,35 @@ def test_a_place_with_links_that_lead_outside_is_removed_and_what_they_lead_to_i
     assert swept(store) == []
     assert (tmp_path / "precious").read_bytes() == LAYER.content
     assert store.blobs.sizes() == {}
+
+
+def test_a_directory_that_becomes_a_link_while_its_tree_is_removed_is_not_followed(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir(mode=0o755)
+    (outside / "precious").touch()
+    place = store.layout.staging / "unpack-1"
+    (place / "victim").mkdir(parents=True)
+    listed = os.fwalk
+    swapped: list[str] = []
+
+    def swapping(top: Path, **options: bool) -> Iterator[tuple[str, list[str], list[str], int]]:
+        for found in listed(top, follow_symlinks=options["follow_symlinks"]):
+            if "victim" in found[1]:  # listed as a directory
+                (place / "victim").rename(tmp_path / f"moved-{len(swapped)}")
+                (place / "victim").symlink_to(outside)
+                swapped.append("victim")
+            yield found
+
+    monkeypatch.setattr(os, "fwalk", swapping)
+    monkeypatch.setattr(staging, "remove_tree_if_possible", lambda _: None)
+    store.prepare()
+    assert swapped
+    assert stat.S_IMODE(outside.stat().st_mode) == 0o755
+    monkeypatch.undo()
+    assert swept(store) == []
+    assert (outside / "precious").exists()
 
 
 def test_a_full_disk_keeps_nobody_from_sweeping(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
