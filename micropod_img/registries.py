@@ -93,6 +93,14 @@ class RegistryService:
             repository, self._program(), self._hosts(options, sink), sink=sink, cancellation=Cancellation()
         )
 
+    def repository(self, name: str, *, options: HostOptions | None = None) -> Reference:
+        """Say which repository `tags` lists the tags of, where registries.conf may decide about short names.
+
+        Raises:
+            UsageError: It names none, or several.
+        """
+        return self._hosts(options, events.silent).repository(name)
+
     def login(self, registry: str, credential: Credential, *, options: HostOptions | None = None) -> LoginReport:
         """Check a credential against a registry, and store it where `login_file` says.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from micropod_img import progress
+from micropod_img.errors import UsageError
 from micropod_img.pull.access import AccessSettings
 from micropod_img.pull.crane import TimeLimits
 from micropod_img.pull.endpoints import Endpoint, candidates_for_short_name, direct_endpoint, endpoints
@@ -117,6 +118,22 @@ class Hosts:
         if self._config.short_names == "registries.conf":
             return candidates_for_short_name(text, self._registries())
         return (Reference.parse(text),)
+
+    def repository(self, text: str) -> Reference:
+        """Say which repository a name without tag and digest means; there is nobody to search several for it.
+
+        Raises:
+            InvalidReference: The text is no reference.
+            UsageError: It has a tag or a digest; or registries.conf does not say what it means, or says too much.
+        """
+        if set(text.rpartition("/")[2]) & {":", "@"}:
+            name = Reference.parse(text).name
+            raise UsageError(f"{text} is an image, not a repository", hint=f"micropod-img tags {name}")
+        candidates = self.candidates(text)
+        if len(candidates) > 1:
+            choices = " or ".join(candidate.name for candidate in candidates)
+            raise UsageError(f"{text} may be in several registries", code="short-name", hint=f"write {choices}")
+        return candidates[0]
 
     def _registries(self) -> Registries:
         with self._loading:

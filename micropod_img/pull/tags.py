@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from micropod_img.errors import UsageError
 from micropod_img.pull.ask import ask
 from micropod_img.pull.crane_errors import Request
 from micropod_img.pull.private_place import private_place
 from micropod_img.pull.retry import Retries
-from micropod_img.reference import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,12 +35,10 @@ def list_tags(
         cancellation: Ends the work.
 
     Raises:
-        UsageError: It has a tag or a digest.
+        UsageError: As of `Hosts.repository`.
         MicropodError: As the table of `micropod_img.pull.crane_errors` says.
     """
-    reference = Reference.parse(repository)
-    if set(repository.rpartition("/")[2]) & {":", "@"}:
-        raise UsageError(f"{repository} is an image, not a repository", hint=f"micropod-img tags {reference.name}")
+    reference = hosts.repository(repository)
     endpoint = hosts.direct_endpoint(reference)
     limits = hosts.limits()
     retries = Retries(reference.name, limits, others_left=False, sink=sink, cancellation=cancellation)

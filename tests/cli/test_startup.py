@@ -48,3 +48,10 @@ def test_a_pull_of_what_is_here_loads_little(micropod: CommandLine, ref: str, op
     loaded = modules(f"--root={micropod.root}", "pull", ref, *options)
     assert "micropod_img.cli.commands.pull" in loaded
     assert loaded.isdisjoint(NOT_FOR_WHAT_IS_HERE)
+
+
+def test_listing_tags_loads_nothing_that_reads_images(micropod: CommandLine, ref: str) -> None:
+    repository = ref.rpartition(":")[0]
+    loaded = modules(f"--root={micropod.root}", "tags", repository)
+    assert "micropod_img.pull.tags" in loaded
+    assert loaded.isdisjoint({"pydantic", "rich", "asyncio", "micropod_img.oci", "micropod_img.pull.image_pull"})

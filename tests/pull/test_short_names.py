@@ -10,9 +10,10 @@ from micropod_img.errors import AuthError, UnavailableError, UsageError
 from micropod_img.pull.job import PullOptions
 from micropod_img.pull.secret import Credential
 from micropod_img.service import ImageService
+from tests.support.faults import on
 from tests.support.images import image, index
 from tests.support.layers import layer
-from tests.support.scripted import ScriptedRegistry, scripted_registry
+from tests.support.scripted import Response, ScriptedRegistry, scripted_registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -135,3 +136,14 @@ def test_a_credential_for_the_call_is_not_shown_around(
     with pytest.raises(UsageError, match="several registries"):
         service.plan_pull("second/app:v1", PullOptions(auth=given))
     assert asked(*registries) == [False, False]
+
+
+def test_tags_are_those_of_the_repository_that_a_pull_would_mean(
+    short_names: Callable[[str], ImageService], registries: tuple[ScriptedRegistry, ScriptedRegistry]
+) -> None:
+    registries[0].faults = (on("/v2/first/app/tags/list", Response(200, {}, b'{"tags": ["v1"]}')),)
+    service = short_names(f'{search(*registries)}[aliases]\n"app" = "{registries[0].host}/first/app"\n')
+    assert service.registries.tags("app") == ("v1",)
+    assert service.registries.repository("app").name == f"{registries[0].host}/first/app"
+    with pytest.raises(UsageError, match="several registries"):
+        service.registries.tags("first/app")

@@ -40,8 +40,7 @@ def tags(
     stall_timeout: StallTimeout = None,
 ) -> Result:
     """List the tags of a repository, sorted as versions."""
-    from micropod_img.reference import Reference  # noqa: PLC0415 - not for help and completion
-    from micropod_img.render.text import one_line  # noqa: PLC0415 - the same
+    from micropod_img.render.text import one_line  # noqa: PLC0415 - not for help and completion
 
     settings = ctx.ensure_object(Settings)
     options = host_options(
@@ -53,10 +52,12 @@ def tags(
         auth=given_credential(username=username, password_stdin=password_stdin, token_stdin=token_stdin),
     )
     with progress_to_stderr("plain" if settings.verbose else "none", settings) as told:
-        found = settings.service().registries.tags(repository, options=options, progress=told)
+        registries = settings.service().registries
+        name = registries.repository(repository, options=options).name
+        found = registries.tags(name, options=options, progress=told)
     listed = "\n".join(map(one_line, found))
     return Result(
-        data=lambda: {"repository": Reference.parse(repository).name, "tags": list(found)},
+        data=lambda: {"repository": name, "tags": list(found)},
         text=lambda _style: listed,
         quiet=lambda: listed,
     )
