@@ -10,11 +10,16 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from micropod_img.errors import UnsafeError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 LIMIT_NAMES: Final = ("max_size", "max_entries", "max_file_size", "max_depth", "max_ratio")
 """The fields that users set."""
+
+MOST_LAYERS: Final = 500
+"""Layers of an image: as many as the kernel puts on one another (fs/overlayfs, OVL_MAX_STACK)."""
 
 _SIZES: Final = ("max_size", "max_file_size")
 _MAX_INT64: Final = (1 << 63) - 1
@@ -73,6 +78,24 @@ class InvalidLimitError(Exception):
         self.name = name
         self.problem = problem
         self.hint = hint
+
+
+def refuse_many_layers(name: str, count: int) -> None:
+    """Refuse an image of more layers than can be put on one another.
+
+    Args:
+        name: What to call it in the error.
+        count: Its layers.
+
+    Raises:
+        UnsafeError: They are too many.
+    """
+    if count > MOST_LAYERS:
+        raise UnsafeError(
+            f"{name} has {count} layers, and an image may have {MOST_LAYERS}",
+            code="too-many-layers",
+            hint="no real image needs that; do not use it",
+        )
 
 
 def written_name(name: str) -> str:

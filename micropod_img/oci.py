@@ -28,6 +28,7 @@ from pydantic.alias_generators import to_camel
 from micropod_img import media_types
 from micropod_img.digest import Digest, parse_digest
 from micropod_img.errors import IntegrityError, UnsafeError, UnsupportedError, UsageError
+from micropod_img.limits import refuse_many_layers
 from micropod_img.platforms import Platform
 
 if TYPE_CHECKING:
@@ -186,7 +187,8 @@ def parse_document(content: bytes, *, name: str) -> Manifest | Index:
         The document; which of the two it is, its members decide.
 
     Raises:
-        UnsafeError: It has both layers and manifests (CVE-2021-41190), is ambiguous, or is over 4 MiB.
+        UnsafeError: It has both layers and manifests (CVE-2021-41190), is ambiguous, is over 4 MiB, or is an image of
+            more than 500 layers.
         UnsupportedError: It is schema 1.
         IntegrityError: It is not a manifest at all.
     """
@@ -220,9 +222,12 @@ def parse_document(content: bytes, *, name: str) -> Manifest | Index:
         raise UnsupportedError(f"{name} is a document{kind}, not an image", code="not-an-image")
     try:
         model = Index if is_index else Manifest
-        return model.model_validate(members, context=name)
+        document = model.model_validate(members, context=name)
     except ValidationError as error:
         _refuse(error, name)
+    if isinstance(document, Manifest) and document.is_image:
+        refuse_many_layers(name, len(document.layers))
+    return document
 
 
 def parse_config(content: bytes, *, name: str) -> ImageConfig:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from micropod_img import progress as events
 from micropod_img.cancellation import Cancellation
+from micropod_img.limits import refuse_many_layers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -168,5 +169,6 @@ class RootFilesystemService(ABC):
         from micropod_img.rootfs.snapshots import Call  # noqa: PLC0415 - not on the start-up path of a pull
 
         image = self.pull_image(ref, platform=platform, **pull)
+        refuse_many_layers(image.ref or str(ref), len(image.layers))  # of an adopted layout nobody counted them yet
         sink = pull.get("progress") or events.silent
         return image, Call(image.ref or str(ref), sink, Cancellation(), limits or self.config.limits)

@@ -123,6 +123,12 @@ def test_an_artifact_is_read_and_is_no_image(made: images.Manifest) -> None:
     assert not read.is_image
 
 
+def test_an_image_of_500_layers_and_an_artifact_of_more_are_read() -> None:
+    assert isinstance(parse(images.image([BASE] * 500).content), Manifest)
+    artifact = images.image([BASE] * 501, fields={"config": {**DESCRIPTOR, "mediaType": images.OCI_EMPTY}})
+    assert isinstance(parse(artifact.content), Manifest)
+
+
 def test_a_manifest_of_exactly_four_mebibytes_is_read() -> None:
     assert isinstance(parse(images.oversized([BASE], size=media_types.MANIFEST_LIMIT).content), Manifest)
 
@@ -310,6 +316,7 @@ REFUSED = [
     ),
     # Too much
     pytest.param(images.oversized([BASE]).content, UnsafeError, "manifest-too-large", id="over 4 MiB"),
+    pytest.param(images.image([BASE] * 501).content, UnsafeError, "too-many-layers", id="501 layers"),
     pytest.param(b" " * (media_types.MANIFEST_LIMIT + 1), UnsafeError, "manifest-too-large", id="4 MiB of nothing"),
 ]
 

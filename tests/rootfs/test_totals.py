@@ -12,7 +12,8 @@ from micropod_img.errors import UnsafeError
 from micropod_img.rootfs.totals import ImageTotals, keep_totals
 from tests.rootfs.local_images import LocalService
 from tests.rootfs.unpacking import as_root
-from tests.support.layers import Entry
+from tests.support.images import image
+from tests.support.layers import Entry, layer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,6 +80,15 @@ def test_a_layer_counts_as_often_as_the_image_has_it(route: str, service: LocalS
     error = refused(service, ref, route, Limits(max_size=1000), tmp_path)
     assert "repeated, is beyond the 1000 bytes that an image may have" in error.message
     assert error.hint == "raise --max-size if you trust this image"
+
+
+@as_root
+@pytest.mark.parametrize("route", ["unpack", "pod", "mount"])
+def test_more_layers_than_can_be_put_on_one_another_are_refused(
+    route: str, service: LocalService, tmp_path: Path
+) -> None:
+    ref = service.put(image([layer({})] * 501))
+    assert "has 501 layers, and an image may have 500" in refused(service, ref, route, Limits(), tmp_path).message
 
 
 @as_root
