@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 _SHORT_POLL_SECONDS = 0.005
+_COPY_BYTES = 1 << 20
 
 _DISK_CODES = {
     errno.ENOSPC: ("disk-full", "the disk is full", "free some space, or choose another --root"),
@@ -114,6 +115,14 @@ def insist(clean_up: Callable[[], None]) -> None:
     except BaseException:
         clean_up()
         raise
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy the bytes of a file, or of what a link leads to, to a file that is not there yet."""
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as stream, source.open("rb") as content:
+        while chunk := content.read(_COPY_BYTES):
+            stream.write(chunk)
 
 
 def make_directory(path: Path, *, mode: int = 0o700) -> None:

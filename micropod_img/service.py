@@ -316,9 +316,11 @@ class ImageService(VerificationService):
             self._filesystems = RootFilesystems(self._store, lambda: self.tool("umoci").path)
         return self._filesystems
 
-    def _job(self, options: PullOptions, sink: ProgressSink, cancellation: Cancellation) -> PullJob:
+    def _job(
+        self, options: PullOptions, sink: ProgressSink, cancellation: Cancellation, store: Store | None = None
+    ) -> PullJob:
         return PullJob(
-            store=self._store,
+            store=store or self._store,
             config=self.config,
             platform=self.wanted_platform(options.platform),
             options=options,

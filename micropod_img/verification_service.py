@@ -1,23 +1,38 @@
-"""The part of `micropod_img.service.ImageService` that says whether a store is as it should be."""
+"""The part of `micropod_img.service.ImageService` that says whether a store is as it should be, and puts it right."""
 
 from __future__ import annotations
 
+import contextlib
+from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 from micropod_img import progress as events
 from micropod_img.cancellation import Cancellation
+from micropod_img.errors import IntegrityError, MicropodError, NotFoundError
 from micropod_img.rootfs_service import RootFilesystemService
 
 if TYPE_CHECKING:
-    from micropod_img.problems import Verification
+    from collections.abc import Iterator
+
+    from micropod_img.digest import Digest
+    from micropod_img.problems import Repair, Verification
     from micropod_img.progress import ProgressSink
+    from micropod_img.pull.job import PullJob, PullOptions
+    from micropod_img.store.repair.repair import StoreRepair
     from micropod_img.store.store import Store
+    from micropod_img.store.verification.verify import StoreVerification
 
 
 class VerificationService(RootFilesystemService):
     """Use cases that look at a whole store."""
 
     _store: Store
+
+    @abstractmethod
+    def _job(
+        self, options: PullOptions, sink: ProgressSink, cancellation: Cancellation, store: Store | None = None
+    ) -> PullJob:
+        """Return what pulls for one call."""
 
     def verify(self, *, progress: ProgressSink | None = None) -> Verification:
         """Read every blob, and check the index, every image, snapshot and pod; nothing is changed.
@@ -33,23 +48,67 @@ class VerificationService(RootFilesystemService):
         Raises:
             DiskError: The store cannot be read.
         """
-        from micropod_img.problems import Verification, in_order  # noqa: PLC0415 - not on the start-up path of a pull
-        from micropod_img.rootfs.verification import verify_root_filesystems  # noqa: PLC0415 - the same
-        from micropod_img.store.verification.layout import leftovers  # noqa: PLC0415 - the same
-        from micropod_img.store.verification.verify import StoreVerification  # noqa: PLC0415 - the same
+        with self._verifying(progress) as (verification, _, _):
+            return self._verified(verification, ())
+
+    def repair(self, options: PullOptions | None = None, *, progress: ProgressSink | None = None) -> Verification:
+        """Verify, put right what can be, and verify again.
+
+        Only what is bad is fetched again, by digest and from where its image came from; a bad blob stays until the good
+        one is here. An entry of the index is dropped only if its image can be fetched from nowhere any more.
+
+        Args:
+            options: How registries are reached, as for a pull.
+            progress: Is told of progress, and of what could not be put right.
+
+        Returns:
+            What was done, and what is still wrong.
+
+        Raises:
+            DiskError: The store cannot be written.
+        """
+        from micropod_img.pull.job import PullOptions  # noqa: PLC0415 - the same
+        from micropod_img.store.repair.repair import StoreRepair  # noqa: PLC0415 - the same
+        from micropod_img.store.waits import observer  # noqa: PLC0415 - not on the start-up path of a pull
+
+        with self._verifying(progress) as (verification, sink, cancellation):
+            before = self._verified(verification, ())
+            if not (before.problems or before.unlisted):
+                return before
+            repair = StoreRepair(self._store.telling(observer(sink)), verification)
+            repair.files(before.problems)
+            repair.index()
+            repair.drop(self._fetch_again(repair, options or PullOptions(), sink, cancellation))
+            repair.adopt(self._names_of_pods())
+            repair.remove_unneeded()
+            return self._verified(verification, tuple(repair.repaired))
+
+    @contextlib.contextmanager
+    def _verifying(
+        self, progress: ProgressSink | None
+    ) -> Iterator[tuple[StoreVerification, ProgressSink, Cancellation]]:
+        from micropod_img.store.verification.verify import StoreVerification  # noqa: PLC0415 - as above
 
         if self._store.layout.snapshots.exists():  # an ordinary user's hold files of other ids
-            self._root_filesystems().enter_user_namespace()
+            with contextlib.suppress(IntegrityError):  # of a torn version file, which is a problem like others
+                self._root_filesystems().enter_user_namespace()
         cancellation = Cancellation()
-        verification = StoreVerification(self._store, events.serialized(progress or events.silent), cancellation)
+        sink = events.serialized(progress or events.silent)
         try:
-            found = verification.run()
+            yield StoreVerification(self._store, sink, cancellation), sink, cancellation
         finally:
             cancellation.cancel()  # an interrupt reaches this thread, and not those that read
+
+    def _verified(self, verification: StoreVerification, repaired: tuple[Repair, ...]) -> Verification:
+        from micropod_img.problems import Verification, in_order  # noqa: PLC0415 - as above
+        from micropod_img.rootfs.verification import verify_root_filesystems  # noqa: PLC0415 - the same
+        from micropod_img.store.verification.layout import leftovers  # noqa: PLC0415 - the same
+
+        found = verification.run()
         trees = verify_root_filesystems(self._store)
         return Verification(
             problems=in_order([*found.problems, *trees.problems]),
-            repaired=(),
+            repaired=repaired,
             images=len(found.index.entries),
             blobs=verification.blobs.count,
             blob_bytes=verification.blobs.bytes_read,
@@ -58,3 +117,28 @@ class VerificationService(RootFilesystemService):
             unlisted=found.unlisted,
             leftovers=leftovers(self._store.layout),
         )
+
+    def _names_of_pods(self) -> dict[Digest, str]:
+        from micropod_img.rootfs.verification import readable_pods  # noqa: PLC0415 - as above
+
+        return {record.image_digest: record.ref for record in readable_pods(self._store)}
+
+    def _fetch_again(
+        self, repair: StoreRepair, options: PullOptions, sink: ProgressSink, cancellation: Cancellation
+    ) -> dict[Digest, str]:
+        """Fetch what is bad of each damaged image; return those that can be had nowhere, and why."""
+        from micropod_img.store.store import Store  # noqa: PLC0415 - as above
+
+        lost: dict[Digest, str] = {}
+        for entry in repair.damaged_entries():
+            if not repair.is_damaged(entry):  # it shared a blob with one that was fetched
+                continue
+            job = self._job(options, sink, cancellation, Store(self._store.layout.root, bad=repair.bad_blobs()))
+            try:
+                repair.note_fetched(entry, job.restore(entry))
+            except NotFoundError as error:
+                lost[entry.digest] = error.message
+            except MicropodError as error:
+                message = f"{entry.reference} cannot be fetched again now: {error.message}"
+                sink(events.Notice(entry.reference, message))
+        return lost

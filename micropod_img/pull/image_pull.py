@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from micropod_img import fsutil, progress
 from micropod_img.digest import hex_of
+from micropod_img.errors import NotFoundError
 from micropod_img.oci import Index
 from micropod_img.platforms import normalize, select
 from micropod_img.pull.fetch import Fetch, is_foreign
@@ -92,6 +93,8 @@ class ImagePull:
         top = self._resolver.top(content)
         choice = choose(self._resolver, top, self._wanted)
         digest = top.digest if choice is None else choice.descriptor.digest
+        if self._wanted.restores is not None and digest != self._wanted.restores.digest:
+            raise another_image(self._request, self._wanted.restores.digest)
         with contextlib.ExitStack() as held:
             self._child = early.take(digest)
             held.callback(self._end_child)
@@ -104,7 +107,7 @@ class ImagePull:
             self._bring(plan, missing)
             configs = self._configs(plan)
             path = () if choice is None else choice.path
-            listing = Listing(self._wanted.reference, top, platform, configs, path)
+            listing = Listing(self._wanted.reference, top, platform, configs, path, self._wanted.restores)
             entry = publish(
                 self._store,
                 self._staging,
@@ -192,6 +195,13 @@ class ImagePull:
         for manifest in plan.images:
             self._resolver.image_config(manifest, configs[manifest.config.digest])
         return configs
+
+
+def another_image(request: Request, wanted: Digest) -> NotFoundError:
+    """Return the error for an index that leads to another image than the one that was asked for by its digest."""
+    return NotFoundError(
+        f"{request.ref} does not lead to {wanted}", code="manifest-unknown", stage="resolve", endpoint=request.endpoint
+    )
 
 
 def choose(resolver: Resolver, top: Document, wanted: PullRequest) -> Choice | None:

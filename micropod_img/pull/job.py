@@ -5,10 +5,11 @@ What goes to the network is imported by the first reference that needs it: a pul
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from micropod_img import progress as events
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from micropod_img.cancellation import Cancellation
     from micropod_img.config import Config
+    from micropod_img.digest import Digest
     from micropod_img.models import PullPlan
     from micropod_img.platforms import Platform
     from micropod_img.progress import ProgressSink
@@ -165,6 +167,44 @@ class PullJob:
             raise self._not_here(references[-1])
         candidates = [self._request(reference, started) for reference in references]
         return plan_pull(self._store, self._program(), candidates, sink=self._sink, cancellation=self._cancellation)
+
+    def restore(self, entry: Entry) -> int:
+        """Fetch what is missing of a listed image again, by its digest; its entry stays as it is.
+
+        Args:
+            entry: The entry of an image, or of a whole index.
+
+        Returns:
+            The bytes that were downloaded.
+
+        Raises:
+            NotFoundError: The registry does not have it any more, or nobody knows which registry had it.
+            MicropodError: As of a pull.
+        """
+        if not entry.reference:
+            raise NotFoundError(
+                f"{entry.digest} has no reference: nobody knows where it came from", code="no-reference"
+            )
+        top = entry.index_digest if entry.platform is not None else None
+        if top is not None and top != entry.digest:
+            with contextlib.suppress(NotFoundError):  # the index may be gone there, and the image may not
+                return self._restore(entry, top, entry.platform)
+        return self._restore(entry, entry.digest, None)
+
+    def _restore(self, entry: Entry, digest: Digest, platform: Platform | None) -> int:
+        self._start_tool_check()
+        from micropod_img.pull.pull import pull  # noqa: PLC0415 - only calls that go to the network pay for it
+
+        request = replace(
+            self._request(Reference.parse(entry.reference).with_digest(digest), time.monotonic()),
+            platform=platform,
+            strict=True,
+            read_back=lambda listed: self._images.image(next(self._images.records([listed]))),
+            restores=entry,
+        )
+        return pull(
+            self._store, self._program(), request, sink=self._sink, cancellation=self._cancellation
+        ).downloaded_bytes
 
     def _meant(self, ref: str | Reference) -> Sequence[Reference]:
         """Return what a reference may mean; of several images those that are here come first."""

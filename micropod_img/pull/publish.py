@@ -39,6 +39,7 @@ class Listing:
         platform: What it runs on; None for a whole index.
         configs: The bytes of its configurations, checked.
         path: The indexes between the top and the image: what else there is for other platforms decides later, too.
+        restores: An entry that lists the image already and stays as it is.
     """
 
     reference: Reference
@@ -46,6 +47,7 @@ class Listing:
     platform: Platform | None
     configs: Mapping[Digest, bytes]
     path: tuple[Document, ...] = ()
+    restores: Entry | None = None
 
 
 def publish(
@@ -88,6 +90,8 @@ def publish(
         for path, digest in _taken_away(store, staging, plan):
             store.blobs.publish(path, digest)
             store.blobs.sync()
+        if listing.restores is not None:
+            return listing.restores
         index, entry = _listed(store, transaction.index, plan, listing)
         transaction.replace(index)
         return entry

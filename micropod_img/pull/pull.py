@@ -57,6 +57,7 @@ class PullRequest:
         settings: What the user said of reaching registries.
         limits: How long it may take.
         read_back: Reads what was listed, while nothing can take it away yet.
+        restores: An entry that lists the image already and stays as it is: only its blobs are fetched again.
     """
 
     reference: Reference
@@ -66,6 +67,7 @@ class PullRequest:
     settings: AccessSettings
     limits: TimeLimits
     read_back: Callable[[Entry], Image]
+    restores: Entry | None = None
 
 
 @dataclass(frozen=True, slots=True)

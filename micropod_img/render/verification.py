@@ -64,19 +64,24 @@ def verification_text(found: Verification, style: Style) -> str:
     return "\n".join([*lines, f"{end}: {checked}"])
 
 
-def problem_codes(found: Verification) -> str:
+def verification_quiet(found: Verification) -> str:
     """Return code and path of each problem."""
     return "\n".join(f"{one.code} {one_line(one.path)}" for one in found.problems)
 
 
-def failure(found: Verification) -> IntegrityError:
-    """Return the error of a verification that found something."""
-    count = _count(len(found.problems), "problem")
+def failure(found: Verification, *, repaired: bool) -> IntegrityError:
+    """Return the error of a verification that found something.
+
+    Args:
+        found: What it found.
+        repaired: Whether these are what a repair left.
+    """
+    left = " left" if repaired else ""
     worst = found.problems[0]
     return IntegrityError(
-        f"{count} left: {worst.message}" if found.repaired else f"{count}: {worst.message}",
+        f"{_count(len(found.problems), 'problem')}{left}: {worst.message}",
         code=worst.code,
-        hint=None if found.repaired else "micropod-img verify --repair",
+        hint=None if repaired else "micropod-img verify --repair",
         stage="verify",
     )
 

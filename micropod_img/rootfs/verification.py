@@ -176,6 +176,14 @@ class _Look:
         return {chain: tuple(sorted(names)) for chain, names in found.items()}
 
 
+def readable_pods(store: Store) -> Iterator[PodRecord]:
+    """Yield the records of the pods that can be read."""
+    for name in sorted(_names(store.layout.pods)):
+        path = PodPaths(store.layout.pods / name).record
+        with contextlib.suppress(MicropodError, OSError):
+            yield parse_pod_record(path.read_bytes(), name=str(path))
+
+
 def changed_since(files: Path, moment: int) -> bytes | None:
     """Return the name of a file in a tree that was changed after a moment, or None.
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
-from typing import TYPE_CHECKING
+import stat
+from typing import TYPE_CHECKING, TypeAlias
 
 from micropod_img import fsutil
 from micropod_img.digest import Digest, hex_of, sha256_of
 from micropod_img.errors import IntegrityError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from micropod_img.store.layout import StoreLayout
@@ -22,6 +24,9 @@ DOCUMENT_LIMIT = 8 << 20
 
 REPAIR_HINT = "pull the image again: what is missing or corrupt is fetched anew"
 
+FileIdentity: TypeAlias = tuple[int, int, int]
+"""Device, inode and size in bytes."""
+
 _REHASH_LIMIT = 1 << 20
 
 
@@ -30,19 +35,23 @@ class BlobStore:
 
     Args:
         layout: Where they are.
+        bad: Files that were found to be other than their names say: as long as they stand there, their blobs are not
+            here. Others who use the store know nothing of it.
     """
 
-    def __init__(self, layout: StoreLayout) -> None:
+    def __init__(self, layout: StoreLayout, bad: Mapping[Digest, FileIdentity] | None = None) -> None:
         self._layout = layout
+        self._bad = bad or {}
 
     def has(self, digest: Digest, size: int) -> bool:
         """Whether the blob is here with this size; its bytes were checked when it was published."""
         path = self._layout.blob(digest)
         with fsutil.disk_errors(path):
             try:
-                return path.stat().st_size == size
+                status = path.lstat()
             except FileNotFoundError:
                 return False
+        return stat.S_ISREG(status.st_mode) and status.st_size == size and not self._is_bad(digest, status)
 
     def read(self, digest: Digest, *, size: int | None = None) -> bytes:
         """Read a document and check that its bytes are what its name says.
@@ -56,11 +65,19 @@ class BlobStore:
         """
         path = self._layout.blob(digest)
         try:
-            with path.open("rb") as stream:
-                content = stream.read(DOCUMENT_LIMIT + 1)
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise not_a_file(digest)
+                with open(descriptor, "rb", closefd=False) as stream:
+                    content = stream.read(DOCUMENT_LIMIT + 1)
+            finally:
+                os.close(descriptor)
         except FileNotFoundError as error:
             raise missing_blob(digest) from error
         except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise not_a_file(digest) from error
             raise fsutil.disk_error(error, path) from error
         if sha256_of(content) != digest or (size is not None and len(content) != size):
             raise IntegrityError(
@@ -80,7 +97,7 @@ class BlobStore:
         """
         target = self._layout.blob(digest)
         with fsutil.disk_errors(target):
-            if _leased(target, staged, digest):
+            if self._leased(target, staged, digest):
                 return
             descriptor = os.open(staged, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
@@ -91,7 +108,7 @@ class BlobStore:
             try:
                 os.link(staged, target)
             except FileExistsError:
-                if _leased(target, staged, digest):  # somebody else published it just now
+                if self._leased(target, staged, digest):  # somebody else published it just now
                     return
                 # What stands there is not the blob: its size is wrong, or its owner found its bytes to be.
                 replacement = staged.with_name(f"{staged.name}.replacement")
@@ -113,16 +130,21 @@ class BlobStore:
         ):
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):  # taken away as we look
-                    if is_hex(entry.name):
-                        sizes[Digest(f"sha256:{entry.name}")] = entry.stat(follow_symlinks=False).st_size
+                    digest = Digest(f"sha256:{entry.name}")
+                    status = entry.stat(follow_symlinks=False)
+                    if is_hex(entry.name) and not self._is_bad(digest, status):
+                        sizes[digest] = status.st_size
         return sizes
 
     def link_into(self, directory: Path, digests: Iterable[Digest]) -> None:
         """Hard-link blobs into a staging directory, so that a tool finds them there and nothing takes them away."""
         with fsutil.disk_errors(directory):
             for digest in digests:
+                path = self._layout.blob(digest)
                 with contextlib.suppress(FileNotFoundError, FileExistsError):
-                    os.link(self._layout.blob(digest), directory / hex_of(digest), follow_symlinks=False)
+                    status = path.lstat()
+                    if stat.S_ISREG(status.st_mode) and not self._is_bad(digest, status):
+                        os.link(path, directory / hex_of(digest), follow_symlinks=False)
 
     def held_elsewhere(self, digest: Digest) -> bool:
         """Whether some staging place holds a link to the blob; it is then about to be used."""
@@ -131,10 +153,49 @@ class BlobStore:
         except FileNotFoundError:
             return False
 
+    def _is_bad(self, digest: Digest, status: os.stat_result) -> bool:
+        return digest in self._bad and self._bad[digest] == identity_of(status)
+
+    def _holds(self, target: Path, staged: Path, digest: Digest) -> bool:
+        """Whether the target is the blob already; small ones are read again: pulling is how users repair a document."""
+        there, here = target.lstat(), staged.stat()
+        if not stat.S_ISREG(there.st_mode) or self._is_bad(digest, there):
+            return False
+        if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
+            return True
+        return there.st_size == here.st_size and (there.st_size > _REHASH_LIMIT or file_digest(target) == digest)
+
+    def _leased(self, target: Path, staged: Path, digest: Digest) -> bool:
+        """Make a staged file a link of the blob, if that is there; return whether it was."""
+        link = staged.with_name(f"{staged.name}.lease")
+        try:
+            if not self._holds(target, staged, digest):
+                return False
+            os.link(target, link)
+        except FileNotFoundError:  # taken away as we looked
+            return False
+        link.rename(staged)
+        link.unlink(missing_ok=True)  # rename(2) leaves both names when they are links of one file already
+        return True
+
 
 def missing_blob(digest: Digest) -> IntegrityError:
     """Return the error for a blob that another document needs and that is not here."""
     return IntegrityError(f"blob {digest} is missing", code="missing-blob", hint=REPAIR_HINT)
+
+
+def not_a_file(digest: Digest) -> IntegrityError:
+    """Return the error for a directory, link or the like in the place of a blob."""
+    return IntegrityError(
+        f"blob {digest} is not a file, but something else in its place",
+        code="corrupt-blob",
+        hint="micropod-img verify --repair",
+    )
+
+
+def identity_of(status: os.stat_result) -> FileIdentity:
+    """Return what tells a file from another one that takes its place later."""
+    return status.st_dev, status.st_ino, status.st_size
 
 
 def is_hex(name: str) -> bool:
@@ -146,25 +207,3 @@ def file_digest(path: Path) -> Digest:
     """Return the sha256 digest of a file."""
     with path.open("rb", buffering=0) as stream:
         return Digest("sha256:" + hashlib.file_digest(stream, "sha256").hexdigest())
-
-
-def _holds(target: Path, staged: Path, digest: Digest) -> bool:
-    """Whether the target is the blob already; small ones are read again, as pulling is how users repair a document."""
-    there, here = target.stat(), staged.stat()
-    if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
-        return True
-    return there.st_size == here.st_size and (there.st_size > _REHASH_LIMIT or file_digest(target) == digest)
-
-
-def _leased(target: Path, staged: Path, digest: Digest) -> bool:
-    """Make a staged file a link of the blob, if that is there; return whether it was."""
-    link = staged.with_name(f"{staged.name}.lease")
-    try:
-        if not _holds(target, staged, digest):
-            return False
-        os.link(target, link)
-    except FileNotFoundError:  # taken away as we looked
-        return False
-    link.rename(staged)
-    link.unlink(missing_ok=True)  # rename(2) leaves both names when they are links of one file already
-    return True

@@ -94,7 +94,14 @@ def new_entry(
     annotations = {REFERENCE: str(reference), PULLED_AT: pulled_at}
     if index_digest is not None:
         annotations[INDEX_DIGEST] = index_digest
-    members: dict[str, object] = {"mediaType": media_type, "digest": digest, "size": size}
+    bare = Entry(digest, media_type, size, platform, annotations, {"mediaType": media_type, "digest": digest})
+    return described(bare, media_type=media_type, size=size, platform=platform)
+
+
+def described(entry: Entry, *, media_type: str, size: int, platform: Platform | None) -> Entry:
+    """Return an entry whose descriptor says this of its document."""
+    members: dict[str, object] = {key: value for key, value in entry.members.items() if key != "platform"}
+    members |= {"mediaType": media_type, "digest": entry.digest, "size": size}
     if platform is not None:
         fields = {
             "architecture": platform.architecture,
@@ -102,8 +109,10 @@ def new_entry(
             "os.version": platform.os_version,
             "variant": platform.variant,
         }
-        members["platform"] = {key: value for key, value in fields.items() if value}
-    return Entry(digest, media_type, size, platform, annotations, members)
+        known = {key: value for key, value in fields.items() if value}
+        listed = entry.members.get("platform")
+        members["platform"] = listed | known if isinstance(listed, dict) else known  # os.features and the like stay
+    return replace(entry, media_type=media_type, size=size, platform=platform, members=members)
 
 
 def parse_index(content: bytes, *, name: str) -> LayoutIndex:
@@ -145,7 +154,9 @@ def serialize(index: LayoutIndex) -> bytes:
     """
     named = _named(index.entries)
     manifests = [
-        {**entry.members, **({"annotations": dict(entry.annotations)} if entry.annotations else {})} for entry in named
+        dict(entry.members)
+        | ({"annotations": dict(entry.annotations)} if entry.annotations or "annotations" in entry.members else {})
+        for entry in named
     ]
     document = {
         "schemaVersion": 2,

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 FORMAT = 1
 """The store format that this program writes."""
 
-OURS = frozenset({"version", "images", "snapshots", "pods", "tmp", "locks"})
+OURS = frozenset({"version", "images", "snapshots", "pods", "tmp", "locks", "damaged"})
 """The names in a state directory."""
 
 _LONGEST_FORMAT = 9
 
-_OCI_LAYOUT = b'{"imageLayoutVersion": "1.0.0"}\n'
+OCI_LAYOUT = b'{"imageLayoutVersion": "1.0.0"}\n'
 _EMPTY_INDEX = b'{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": []}\n'
 
 
@@ -73,6 +73,11 @@ class StoreLayout:
     def index_lock(self) -> Path:
         """Held while the index is rewritten, or blobs are taken away."""
         return self.locks / "index.lock"
+
+    @property
+    def damaged(self) -> Path:
+        """What a repair took away and nobody may need any more, for people to look at; made when there is any."""
+        return self.root / "damaged"
 
     @property
     def snapshots(self) -> Path:
@@ -193,7 +198,7 @@ class StoreLayout:
                     fsutil.make_directory(directory)
                 fsutil.fsync_directory(self.blobs.parent)
                 if not self.version.exists():
-                    self._write_once(self.images / "oci-layout", _OCI_LAYOUT)
+                    self._write_once(self.images / "oci-layout", OCI_LAYOUT)
                     self._write_once(self.index, _EMPTY_INDEX)
                     self._write_once(self.version, f"{FORMAT}\n".encode())
             fsutil.fsync_directory(self.images)

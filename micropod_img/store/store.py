@@ -15,13 +15,14 @@ from micropod_img.store.layout import StoreLayout
 from micropod_img.store.staging import Staging, sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
     from typing import Unpack
 
     from micropod_img.cancellation import Cancellation
     from micropod_img.digest import Digest
     from micropod_img.locks import WaitObserver
+    from micropod_img.store.blobs import FileIdentity
 
 
 # Each is one index that was replaced while it was read; what is damaged is read as often, and then said to be.
@@ -42,11 +43,9 @@ class IndexTransaction:
 
     def replace(self, index: LayoutIndex) -> None:
         """Write another index, durably and at once; only then may what it no longer lists be taken away."""
-        if index == self.index:
-            return
-        with Staging(self._layout, "index") as staging:
-            fsutil.replace_durably(self._layout.index, serialize(index), staging=staging.path / "index.json")
-        self.index = index
+        if index != self.index:
+            write_index(self._layout, index)
+            self.index = index
 
 
 class FetchWait(TypedDict, total=False):
@@ -69,6 +68,7 @@ class Store:
     Args:
         root: The state directory, absolute; it need not exist before something is written.
         damaged: Whether a store whose version file is torn will do, as for one that is to be verified.
+        bad: Blobs that are not what their names say; see `BlobStore`.
         on_wait: Is told of waits for its locks.
 
     Raises:
@@ -78,11 +78,18 @@ class Store:
         DiskError: It belongs to somebody else, or cannot be read.
     """
 
-    def __init__(self, root: Path, *, damaged: bool = False, on_wait: WaitObserver | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        damaged: bool = False,
+        bad: Mapping[Digest, FileIdentity] | None = None,
+        on_wait: WaitObserver | None = None,
+    ) -> None:
         self.on_wait = on_wait
         self.layout = StoreLayout(root)
         self.layout.check(damaged=damaged)
-        self.blobs = BlobStore(self.layout)
+        self.blobs = BlobStore(self.layout, bad)
 
     def telling(self, on_wait: WaitObserver) -> Store:
         """Return this very store, which tells somebody else of waits for its locks."""
@@ -214,3 +221,9 @@ class Store:
                 hint="wait for it, end it, or allow more with --timeout",
                 retryable=True,
             ) from error
+
+
+def write_index(layout: StoreLayout, index: LayoutIndex) -> None:
+    """Write an index, durably and at once, in the place of what is there; only for whoever holds the index lock."""
+    with Staging(layout, "index") as staging:
+        fsutil.replace_durably(layout.index, serialize(index), staging=staging.path / "index.json")

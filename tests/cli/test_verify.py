@@ -110,3 +110,36 @@ def test_progress_is_told_as_json_lines(root: Path, micropod: CommandLine) -> No
     whole = sum(path.stat().st_size for path in (root / "images/blobs/sha256").iterdir())
     assert lines[0] == {"schema": 1, "event": "verify-started", "blobs": 4, "size": whole}
     assert lines[-1] == {"schema": 1, "event": "verify-progress", "done": whole, "size": whole}
+
+
+def test_a_repair_says_what_was_done_and_what_was_not(root: Path, micropod: CommandLine) -> None:
+    damage.entry_repeated(0)(root)
+    (root / "notes").touch()
+    said = micropod("verify", "--repair")
+    assert said.status == 7
+    assert said.out.splitlines()[0].startswith("repaired  docker.io/library/app:1 is listed once")
+    assert f"1 problem left: {root}/notes is not of a store" in said.err
+    (root / "notes").unlink()
+    damage.entry_repeated(0)(root)
+    document = micropod("verify", "--repair", "--json").document
+    assert document["ok"] is True
+    data = document["data"]
+    assert isinstance(data, dict)
+    assert (data["problems"], data["repaired"]) == (
+        [],
+        [
+            {
+                "code": "merged-entries",
+                "message": f"docker.io/library/app:1 is listed once for linux/amd64, as {IMAGE.digest}",
+                "path": f"{root}/images/index.json",
+                "images": ["docker.io/library/app:1"],
+            }
+        ],
+    )
+    assert micropod("verify", "--repair").out.startswith("all is well")
+
+
+def test_a_torn_version_file_is_written_again(root: Path, micropod: CommandLine) -> None:
+    (root / "version").write_bytes(b"")
+    assert micropod("verify", "--repair").status == 0
+    assert micropod("images").status == 0

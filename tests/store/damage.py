@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tests.support.layers import Blob
 
 Damage: TypeAlias = "Callable[[Path], None]"
+OfABlob: TypeAlias = "Callable[[Blob], Damage]"
 
 
 def blob(root: Path, what: Blob) -> Path:

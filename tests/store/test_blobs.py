@@ -12,16 +12,16 @@ import pytest
 from micropod_img import fsutil
 from micropod_img.digest import Digest, sha256_of
 from micropod_img.errors import DiskError, IntegrityError
-from micropod_img.store import blobs as blobs_module
-from micropod_img.store.blobs import DOCUMENT_LIMIT, file_digest, is_hex
+from micropod_img.store.blobs import DOCUMENT_LIMIT, BlobStore, file_digest, identity_of, is_hex
+from tests.store import damage
 from tests.support.layers import Blob
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from micropod_img.store.blobs import BlobStore
     from micropod_img.store.staging import Staging
     from micropod_img.store.store import Store
+    from tests.store.damage import Damage
 
 SMALL = Blob("", b"a document")
 LARGE = Blob("", os.urandom((1 << 20) + 1))
@@ -99,11 +99,34 @@ def test_a_document_larger_than_any_is_not_read_to_its_end(store: Store, blobs: 
         blobs.read(SMALL.digest)
 
 
-def test_a_disk_that_fails_is_an_error_of_the_disk(store: Store, blobs: BlobStore) -> None:
-    there(store, SMALL).unlink()
-    store.layout.blob(SMALL.digest).mkdir()
-    with pytest.raises(DiskError, match="directory"):
+@pytest.mark.parametrize(
+    "damage", [damage.made_a_directory, damage.made_a_link, damage.made_a_fifo], ids=["directory", "link", "pipe"]
+)
+def test_what_is_no_file_is_no_blob(
+    damage: Callable[[Blob], Damage], store: Store, blobs: BlobStore, staging: Staging
+) -> None:
+    there(store, SMALL)
+    damage(SMALL)(store.layout.root)
+    assert not blobs.has(SMALL.digest, SMALL.size)
+    with pytest.raises(IntegrityError) as raised:
         blobs.read(SMALL.digest)
+    assert (raised.value.code, raised.value.hint) == ("corrupt-blob", "micropod-img verify --repair")
+    blobs.link_into(staging.path, [SMALL.digest])
+    assert list(staging.path.iterdir()) == []
+
+
+def test_a_file_that_was_found_to_be_bad_is_none_until_another_takes_its_place(store: Store, staging: Staging) -> None:
+    target = there(store, LARGE)
+    target.write_bytes(bytes(LARGE.size))
+    bad = BlobStore(store.layout, {LARGE.digest: identity_of(target.stat())})
+    assert not bad.has(LARGE.digest, LARGE.size)
+    assert LARGE.digest not in bad.sizes()
+    bad.link_into(staging.path, [LARGE.digest])
+    assert list(staging.path.iterdir()) == []
+    assert store.blobs.has(LARGE.digest, LARGE.size)  # others do not know yet
+    bad.publish(staged(staging, LARGE), LARGE.digest)
+    assert bad.has(LARGE.digest, LARGE.size)
+    assert target.read_bytes() == LARGE.content
 
 
 def test_a_blob_that_may_not_be_looked_for_is_an_error_of_the_disk(
@@ -237,14 +260,14 @@ def test_a_blob_that_is_taken_away_just_then_is_published_anew(
     store: Store, blobs: BlobStore, staging: Staging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = there(store, SMALL)
-    holds = blobs_module._holds
+    holds = blobs._holds
 
     def taken_after_the_look(there: Path, staged: Path, digest: Digest) -> bool:
         found = holds(there, staged, digest)
         target.unlink(missing_ok=True)
         return found
 
-    monkeypatch.setattr(blobs_module, "_holds", taken_after_the_look)
+    monkeypatch.setattr(blobs, "_holds", taken_after_the_look)
     blobs.publish(staged(staging, SMALL), SMALL.digest)
     assert target.read_bytes() == SMALL.content
 

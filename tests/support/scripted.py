@@ -134,6 +134,10 @@ class ScriptedRegistry:
         headers = {"Content-Type": manifest.media_type, "Docker-Content-Digest": digest or manifest.digest}
         self._pages[f"/v2/{repository}/manifests/{reference}"] = Response(200, headers, manifest.content)
 
+    def forget_manifest(self, repository: str, reference: str) -> None:
+        """Serve no document any more under a tag or digest."""
+        del self._pages[f"/v2/{repository}/manifests/{reference}"]
+
     def serve_blob(self, repository: str, blob: Blob, *, digest: str | None = None) -> None:
         """Serve a blob under its digest, or under one that is not its own."""
         headers = {"Content-Type": "application/octet-stream", "Docker-Content-Digest": digest or blob.digest}

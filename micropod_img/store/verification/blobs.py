@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 
 from micropod_img import progress
 from micropod_img.digest import Digest, hex_of
-from micropod_img.store.blobs import is_hex
+from micropod_img.store.blobs import identity_of, is_hex
 
 if TYPE_CHECKING:
     from io import FileIO
 
     from micropod_img.cancellation import Cancellation
     from micropod_img.progress import ProgressSink
+    from micropod_img.store.blobs import FileIdentity
     from micropod_img.store.layout import StoreLayout
 
 _CHUNK = 1 << 18
@@ -49,7 +50,7 @@ class BlobFile:
     """
 
     size: int
-    status: tuple[int, int, int]
+    status: FileIdentity
     mode: int
     owner: int
 
@@ -67,7 +68,7 @@ class BlobVerification:
         self._layout = layout
         self._sink = sink
         self._cancellation = cancellation
-        self._read: dict[Digest, tuple[tuple[int, int, int], Fault | None]] = {}
+        self._read: dict[Digest, tuple[FileIdentity, Fault | None]] = {}
         self.bytes_read = 0
         self.files: dict[Digest, BlobFile] = {}
 
@@ -80,7 +81,7 @@ class BlobVerification:
                     if is_hex(entry.name):
                         status = entry.stat(follow_symlinks=False)
                         files[Digest(f"sha256:{entry.name}")] = BlobFile(
-                            status.st_size, _identity(status), status.st_mode, status.st_uid
+                            status.st_size, identity_of(status), status.st_mode, status.st_uid
                         )
         self.files = files
 
@@ -90,7 +91,7 @@ class BlobVerification:
         Returns:
             Whether there were any.
         """
-        unread = {digest: file for digest, file in self.files.items() if not self._is_read(digest, file)}
+        unread = {digest: file for digest, file in self.files.items() if self._is_to_be_read(digest, file)}
         if not unread:
             return False
         total = sum(file.size for file in unread.values())
@@ -123,18 +124,19 @@ class BlobVerification:
         file = self.files[digest]
         if not stat.S_ISREG(file.mode):
             return Fault("not-a-file", f"is {_kind(file.mode)} and not a file")
-        if self._is_read(digest, file):
-            return self._read[digest][1]
-        return None
+        known = self._read.get(digest)
+        return known[1] if known is not None and known[0] == file.status else None
 
     @property
     def count(self) -> int:
         """How many files were read."""
         return len(self._read)
 
-    def _is_read(self, digest: Digest, file: BlobFile) -> bool:
+    def _is_to_be_read(self, digest: Digest, file: BlobFile) -> bool:
         known = self._read.get(digest)
-        return not stat.S_ISREG(file.mode) or (known is not None and known[0] == file.status)
+        is_known = known is not None and known[0] == file.status
+        could_not_be_read = known is not None and known[1] is not None and known[1].code == "unreadable-blob"
+        return stat.S_ISREG(file.mode) and (not is_known or could_not_be_read)
 
     def _work(self, queue: deque[Digest], tell: _Progress) -> None:
         buffer = memoryview(bytearray(_CHUNK))
@@ -144,9 +146,7 @@ class BlobVerification:
                 with contextlib.suppress(FileNotFoundError):  # taken away meanwhile: the next listing knows
                     self._read[digest] = self._verdict(digest, buffer, tell)
 
-    def _verdict(
-        self, digest: Digest, buffer: memoryview, tell: _Progress
-    ) -> tuple[tuple[int, int, int], Fault | None]:
+    def _verdict(self, digest: Digest, buffer: memoryview, tell: _Progress) -> tuple[FileIdentity, Fault | None]:
         path = self._layout.blob(digest)
         status = self.files[digest].status
         try:
@@ -156,7 +156,7 @@ class BlobVerification:
         except OSError as error:
             return status, Fault("unreadable-blob", f"cannot be read: {error.strerror}")
         with os.fdopen(descriptor, "rb", buffering=0) as stream:
-            status = _identity(os.fstat(descriptor))
+            status = identity_of(os.fstat(descriptor))
             try:
                 found = self._hash(stream, buffer, tell)
             except OSError as error:
@@ -192,10 +192,6 @@ class _Progress:
             if now - self._told >= _TELL_SECONDS:
                 self._told = now
                 self._sink(progress.VerifyProgress(min(self.done, self._total), self._total))
-
-
-def _identity(status: os.stat_result) -> tuple[int, int, int]:
-    return status.st_dev, status.st_ino, status.st_size
 
 
 def _kind(mode: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from micropod_img import media_types
@@ -11,11 +11,18 @@ from micropod_img.errors import IntegrityError
 from micropod_img.platforms import normalize
 from micropod_img.problems import Problem
 from micropod_img.store.blobs import DOCUMENT_LIMIT
-from micropod_img.store.documents import StoredConfig, StoredIndex, StoredManifest, read_config, read_document
+from micropod_img.store.documents import (
+    StoredConfig,
+    StoredIndex,
+    StoredManifest,
+    members_of,
+    read_config,
+    read_document,
+)
 from micropod_img.store.verification.index import label
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from micropod_img.digest import Digest
     from micropod_img.platforms import Platform
@@ -84,6 +91,56 @@ class ImageVerification:
         document = self._document(entry.digest)
         config = self._config(document) if isinstance(document, StoredManifest) else None
         return config.platform if config is not None and config.platform.architecture else None
+
+    def type_of(self, entry: Entry) -> str:
+        """Return the media type that the document of an entry really has; the empty string if nobody knows."""
+        document = self._document(entry.digest)
+        if document is None:
+            return ""
+        own = members_of(self._content(entry.digest) or b"{}", f"blob {entry.digest}").text("mediaType")
+        types = media_types.INDEXES if isinstance(document, StoredIndex) else media_types.MANIFESTS
+        default = media_types.OCI_INDEX if isinstance(document, StoredIndex) else media_types.OCI_MANIFEST
+        return own if own in types else default
+
+    def right_platform(self, entry: Entry) -> Platform | None:
+        """Return the platform that an entry should be listed for; None for a whole index, and where nobody knows."""
+        document = self._document(entry.digest)
+        if not isinstance(document, StoredManifest):
+            return None
+        listed = entry.platform
+        if listed is not None and listed.os and listed.architecture:
+            return self._other_platform(entry, listed, document) or listed
+        return self.platform_of(replace(entry, platform=None))
+
+    def is_whole(self, entry: Entry) -> bool:
+        """Whether everything that an entry needs is here and as it should be."""
+        sizes: dict[Digest, int | None] = {entry.digest: entry.size}
+        if entry.index_digest is not None and entry.pulled_at:
+            sizes.setdefault(entry.index_digest, None)
+        sizes.update((digest, size) for digest, size, _ in self._below(entry.digest, sparse=not entry.pulled_at))
+        return self._are_here(sizes) and self._wrong.keys().isdisjoint(sizes)
+
+    def indexes_of(self, digest: Digest) -> tuple[Digest, ...]:
+        """Return the indexes among the documents read so far that list an image."""
+        return tuple(
+            sorted(
+                index
+                for index, document in self._documents.items()
+                if isinstance(document, StoredIndex) and any(child.digest == digest for child in document.manifests)
+            )
+        )
+
+    def images_of(self, index: Digest) -> tuple[Digest, ...]:
+        """Return the images of an index, also of those in it, that are here with all they need."""
+        return tuple(
+            dict.fromkeys(
+                child.digest
+                for child in self._descendants(index)
+                if child.digest in self._blobs.files
+                and isinstance(self._document(child.digest), StoredManifest)
+                and self._is_complete(child.digest)
+            )
+        )
 
     def unlisted(self) -> Iterator[Digest]:
         """Yield the images, and whole indexes, that are here with all they need, and that no entry leads to."""
@@ -244,18 +301,22 @@ class ImageVerification:
         document = self._document(digest)
         if document is None or (isinstance(document, StoredManifest) and not self._is_image(document)):
             return False
-        sizes = dict(self._closure(digest))
-        return bool(sizes) and all(
-            one in self._blobs.files and self._blobs.fault(one) is None and size in (-1, self._blobs.files[one].size)
+        return self._are_here(self._closure(digest))
+
+    def _are_here(self, sizes: Mapping[Digest, int | None]) -> bool:
+        return all(
+            one in self._blobs.files and self._blobs.fault(one) is None and size in (None, self._blobs.files[one].size)
             for one, size in sizes.items()
         )
 
-    def _closure(self, digest: Digest) -> dict[Digest, int]:
-        return {digest: -1} | {one: size for one, size, _ in self._below(digest, sparse=False)}
+    def _closure(self, digest: Digest) -> dict[Digest, int | None]:
+        return {digest: None} | {one: size for one, size, _ in self._below(digest, sparse=False)}
 
     def _is_image(self, manifest: StoredManifest) -> bool:
         config = self._config(manifest)
-        return manifest.is_image and config is not None and len(config.diff_ids) == len(manifest.layers)
+        # An attestation has an image's configuration, and layers that are no tar (buildkit, attestation-storage.md).
+        has_files = not manifest.layers or any(layer.media_type in media_types.LAYERS for layer in manifest.layers)
+        return manifest.is_image and has_files and config is not None and len(config.diff_ids) == len(manifest.layers)
 
     def _looks_like_json(self, digest: Digest) -> bool:
         try:

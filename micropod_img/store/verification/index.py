@@ -149,11 +149,16 @@ def _wrong_annotations(entry: Entry) -> Iterator[str]:
         parse_digest(entry.annotations.get(INDEX_DIGEST, entry.digest))
     except UsageError:
         yield f"its annotation {INDEX_DIGEST} is no digest"
-    if entry.pulled_at:
-        try:
-            datetime.fromisoformat(entry.pulled_at)
-        except ValueError:
-            yield f"its annotation {PULLED_AT} is no time"
+    if not is_time(entry.pulled_at):
+        yield f"its annotation {PULLED_AT} is no time"
+
+
+def is_time(text: str) -> bool:
+    """Whether an annotation says when something was, or nothing at all."""
+    try:
+        return not text or bool(datetime.fromisoformat(text))
+    except ValueError:
+        return False
 
 
 def _name(entry: Entry) -> str:

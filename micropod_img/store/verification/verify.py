@@ -36,11 +36,13 @@ class Findings:
     Attributes:
         problems: In no order.
         index: What of the index could be read.
+        images: What is known of the images that it lists.
         unlisted: Images, and whole indexes, that are here with all they need, and that nothing lists.
     """
 
     problems: tuple[Problem, ...]
     index: ReadIndex
+    images: ImageVerification
     unlisted: tuple[Digest, ...]
 
 
@@ -61,16 +63,20 @@ class StoreVerification:
 
     def run(self) -> Findings:
         """Look at everything."""
-        for _ in range(_MOST_ROUNDS):  # what others publish meanwhile is read as well, but not for ever
-            self.blobs.list_files()
-            if not self.blobs.read_all():
-                break
+        self.read_new()
         findings = self.look()
         if not findings.problems:
             return findings
         with self._locked_if_possible():
             self.blobs.list_files()
             return self.look()
+
+    def read_new(self) -> None:
+        """Read all blobs that were not read yet."""
+        for _ in range(_MOST_ROUNDS):  # what others publish meanwhile is read as well, but not for ever
+            self.blobs.list_files()
+            if not self.blobs.read_all():
+                return
 
     def look(self) -> Findings:
         """Look at everything but the bytes of blobs, which `run` has read."""
@@ -83,13 +89,14 @@ class StoreVerification:
         except OSError:
             content = b""
         if content is None and not layout.version.exists():
-            return Findings(tuple(problems), ReadIndex((), {}, ()), ())  # nothing was ever listed here
-        index = read_index(content, layout.index)
+            index = ReadIndex((), {}, ())  # nothing was ever listed here
+        else:
+            index = read_index(content, layout.index)
         images = ImageVerification(self._store, self.blobs, index.entries)
         problems += index.problems
         problems += entry_problems(index.entries, layout.index, images.platform_of)
         problems += images.problems()
-        return Findings(tuple(problems), index, tuple(images.unlisted()))
+        return Findings(tuple(problems), index, images, tuple(images.unlisted()))
 
     @contextlib.contextmanager
     def _locked_if_possible(self) -> Iterator[None]:
