@@ -91,7 +91,9 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "push": Scenario(("push", "{small}", "{destination}"), store=_PULLED, listed=_BOTH, keeps=_BOTH),
     "login": Scenario(("login", "{host}", "--insecure", "--username", "somebody", "--password-stdin"), stdin="secret"),
     "logout": Scenario(
-        ("logout", "{host}"), store=(("login", "{host}", "--insecure", "--username", "somebody", "--password-stdin"),)
+        ("logout", "{host}"),
+        store=(("login", "{host}", "--insecure", "--username", "somebody", "--password-stdin"),),
+        repeated=_OR_GONE,
     ),
     "unpack": Scenario(
         ("unpack", "{small}", "{dest}"), store=_PULLED, repeated=_OR_DONE, listed=_BOTH, keeps=_BOTH, filled="dest"

@@ -68,6 +68,12 @@ def test_a_store_as_pulls_leave_it_has_no_problem_and_is_not_written(store: Stor
     assert sorted((str(path), path.lstat().st_mtime_ns) for path in store.layout.root.rglob("*")) == before
 
 
+def test_a_store_that_a_killed_process_was_making_has_no_problem(store_root: Path) -> None:
+    for name in ("locks", "tmp", "images/blobs/sha256"):
+        (store_root / name).mkdir(parents=True)
+    assert found(store_root) == ()
+
+
 def test_a_directory_with_no_store_in_it_has_no_problem_and_stays_as_it_is(store_root: Path) -> None:
     assert found(store_root) == ()
     assert list(store_root.iterdir()) == []

@@ -66,7 +66,8 @@ def _mark_problems(layout: StoreLayout) -> Iterator[Problem]:
     try:
         version = json.loads(path.read_bytes())["imageLayoutVersion"]
     except FileNotFoundError:
-        yield Problem("corrupt-layout", f"{path} is missing, and other tools refuse the layout", str(path))
+        if layout.index.exists() or layout.version.exists():  # or the store is just being made, or was when all ended
+            yield Problem("corrupt-layout", f"{path} is missing, and other tools refuse the layout", str(path))
     except (ValueError, KeyError, TypeError, RecursionError, OSError):
         yield Problem("corrupt-layout", f"{path} is not what marks a layout", str(path))
     else:
