@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from micropod_img.diagnosis import Finding, fine, problem, warning
-from micropod_img.errors import DiskError, IntegrityError, MicropodError, UnsupportedError
+from micropod_img.errors import DiskError, IntegrityError, UnsupportedError
 from micropod_img.rootfs.drivers.choice import REASONS, DriverSelection
 from micropod_img.rootfs.drivers.trial import LOWERDIR_PLUS, try_out
 from micropod_img.rootfs.pods import Pods
@@ -29,15 +29,14 @@ def findings(store: Store | None, scratch: Path | None) -> Iterator[Finding]:
     Args:
         store: The store; None where it cannot be used.
         scratch: An empty directory on its filesystem; None where none can be made.
+
+    Raises:
+        MicropodError: As `try_out`.
     """
     if scratch is None:
         yield warning("driver", "nothing can be tried where nothing can be written", "see what was said of the store")
         return
-    try:
-        trial = try_out(scratch)
-    except MicropodError as error:
-        yield problem("driver", error)
-        return
+    trial = try_out(scratch)
     yield from _filesystem(trial)
     yield _overlay(trial)
     yield _fuse(trial)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -34,7 +35,6 @@ _BUNDLES: Final = (
     "/etc/ssl/cert.pem",
 )
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
-_PASSWORD: Final = re.compile(r"//[^/@]*@")
 _PROXY_ADDRESS: Final = re.compile(r"((https?|socks5h?)://)?([^/@\s]*@)?[^/@\s]+/?\Z")
 
 
@@ -52,13 +52,13 @@ def registries_conf(config: Config) -> Finding:
 
     Args:
         config: The configuration, which may name one.
+
+    Raises:
+        UsageError: One is missing or broken.
     """
     subject = "registries.conf"
-    try:
-        files = registries_files(config.registries_conf, os.environ)
-        registries = load_registries(config.registries_conf, os.environ)
-    except MicropodError as error:
-        return problem(subject, error)
+    files = registries_files(config.registries_conf, os.environ)
+    registries = load_registries(config.registries_conf, os.environ)
     if registries.warnings:
         return warning(subject, "; ".join(registries.warnings), "correct the file", files=tuple(map(str, files)))
     return _read_from(subject, files, "registries are asked themselves")
@@ -96,6 +96,11 @@ def _auth_file(location: AuthFileLocation) -> Finding | None:
     if location.path.stat().st_mode & _OTHERS and file.auths:
         return warning("credentials", f"{path} can be read by others", f"chmod 0600 {path}", path=path)
     helpers = {name for name in (*file.helpers.values(), file.default_helper) if name}
+    missing = sorted(name for name in helpers if shutil.which(f"docker-credential-{name}") is None)
+    if missing:
+        programs = ", ".join(f"docker-credential-{name}" for name in missing)
+        message = f"{path} names {programs}, and there is no such program"
+        return warning("credentials", message, "install it, or take it out of the file", path=path)
     kept = f"{len(file.auths)} in the file" + (f", others with {', '.join(sorted(helpers))}" if helpers else "")
     return fine("credentials", f"{path}: {kept}", path=path)
 
@@ -105,13 +110,13 @@ def authorities(config: Config) -> Finding:
 
     Args:
         config: The configuration, which may name more of them.
+
+    Raises:
+        UsageError: It names a file that holds none.
     """
     subject = "authorities"
     if config.ca_file is not None:
-        try:
-            read_authorities([config.ca_file])
-        except MicropodError as error:
-            return problem(subject, error)
+        read_authorities([config.ca_file])
     named = os.environ.get("SSL_CERT_FILE")
     bundle = next((name for name in ((named,) if named else _BUNDLES) if Path(name).is_file()), None)
     if bundle is None and not os.environ.get("SSL_CERT_DIR"):
@@ -127,7 +132,7 @@ def authorities(config: Config) -> Finding:
 def proxies() -> Finding:
     """Say which proxies the environment names; their passwords are not shown."""
     given = {name: value for name in PROXIES if (value := os.environ.get(name))}
-    shown = {name: _PASSWORD.sub("//…@", value) for name, value in given.items()}
+    shown = {name: _without_password(value) for name, value in given.items()}
     if not given:
         return fine("proxies", "none in the environment")
     for name, value in given.items():
@@ -138,3 +143,9 @@ def proxies() -> Finding:
         message = "there is a proxy for plain HTTP only, and registries speak HTTPS"
         return warning("proxies", message, "set HTTPS_PROXY as well", **shown)
     return fine("proxies", ", ".join(f"{name}={value}" for name, value in shown.items()), **shown)
+
+
+def _without_password(address: str) -> str:
+    user, at, host = address.rpartition("@")
+    scheme, slashes, _ = user.partition("//")
+    return f"{scheme}{slashes}…@{host}" if at and slashes else f"…@{host}" if at else host

@@ -49,6 +49,7 @@ def findings(store: Store) -> Iterator[Finding]:
         MicropodError: It cannot be read, or something else is there.
     """
     layout = store.layout
+    _refuse_closed(layout)
     if not (layout.exists() or layout.version.exists()):
         layout.refuse_what_is_no_store()
         yield _future(layout)
@@ -62,6 +63,17 @@ def findings(store: Store) -> Iterator[Finding]:
         )
     yield _one_filesystem(layout)
     yield _contents(store)
+
+
+def _refuse_closed(layout: StoreLayout) -> None:
+    """Raise `DiskError` for the first directory of a store that its owner cannot use."""
+    parts = (layout.images, layout.blobs, layout.staging, layout.locks, layout.pods, layout.snapshots)
+    for directory in (layout.root, *parts):
+        if not os.path.isdir(directory):  # noqa: PTH112 - Path.is_dir raises where nobody may look
+            continue
+        wanted = os.R_OK | os.X_OK | (0 if os.statvfs(directory).f_flag & os.ST_RDONLY else os.W_OK)
+        if not os.access(directory, wanted):
+            raise DiskError(f"{directory}: permission denied", code="permission", hint=f"chmod 0700 {directory}")
 
 
 def _future(layout: StoreLayout) -> Finding:

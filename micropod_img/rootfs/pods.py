@@ -160,7 +160,7 @@ class Pods:
         Raises:
             IntegrityError: The record of one is corrupt.
         """
-        with contextlib.suppress(FileNotFoundError):
+        with fsutil.disk_errors(self._store.layout.pods), contextlib.suppress(FileNotFoundError):
             for directory in self._store.layout.pods.iterdir():
                 with contextlib.suppress(NotFoundError):  # removed meanwhile
                     if _ID.match(directory.name):

@@ -206,6 +206,12 @@ SETTINGS = {
         0,
         "auth.json can be read by others",
     ),
+    "a helper that is missing": Setting(
+        lambda d: {"REGISTRY_AUTH_FILE": written(d, "auth.json", '{"credsStore": "nowhere"}')},
+        "credentials",
+        0,
+        "names docker-credential-nowhere, and there is no such program",
+    ),
     "authorities that are missing": Setting(
         lambda d: {"SSL_CERT_FILE": str(d / "absent")},
         "authorities",
@@ -243,6 +249,25 @@ def test_settings_that_are_well_are_named_without_their_secrets(
     assert finding(diagnosis, "configuration").facts["files"] == (f"{tmp_path}/c.toml",)
     assert finding(diagnosis, "proxies").message == "HTTPS_PROXY=http://…@proxy:3128"
     assert "secret" not in str(diagnosis)
+
+
+@pytest.mark.parametrize(
+    ("proxy", "shown"),
+    [
+        ("http://p:3128", "http://p:3128"),
+        ("http://u:secret@p:3128", "http://…@p:3128"),
+        ("http://u:sec@ret@p", "http://…@p"),
+        ("http://u:sec/ret@p", "http://…@p"),
+        ("u:secret@p:3128", "…@p:3128"),
+    ],
+)
+def test_no_password_of_a_proxy_is_shown(
+    proxy: str, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("https_proxy", proxy)
+    found = finding(diagnose(tmp_path / "store"), "proxies")
+    assert found.facts == {"https_proxy": shown}
+    assert shown in found.message
 
 
 @pytest.mark.parametrize(("year", "state"), [(1970, "warning"), (2024, "warning"), (2026, "ok"), (2106, "warning")])

@@ -19,6 +19,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+MAKE = """
+import sys
+from micropod_img import ImageService
+service = ImageService(sys.argv[1])
+service._store.prepare()
+for name in ("pods", "snapshots"):
+    (service.root / name).mkdir()
+"""
+
+
 @pytest.fixture
 def user(crane: Path) -> Iterator[OrdinaryUser]:
     assert crane
@@ -73,6 +83,36 @@ def test_the_store_of_root_is_not_theirs(user: OrdinaryUser) -> None:
     assert ["store", "problem", 10] in [
         [subject, state, status] for subject, state, _, status in json.loads(done.stdout)
     ]
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("closed", "subject", "status"),
+    [
+        ("store", "store", 10),
+        ("store/images", "store", 10),
+        ("store/images/blobs/sha256", "store", 10),
+        ("store/pods", "store", 10),
+        ("store/snapshots", "store", 10),
+        ("store/locks", "store", 10),
+        ("store/tmp", "store", 10),
+        (".config/micropod", "configuration", 2),
+        (".config/containers", "registries.conf", 2),
+        (".docker", "credentials", 4),
+    ],
+)
+def test_what_they_may_not_look_into_is_said_and_nothing_crashes(
+    user: OrdinaryUser, closed: str, subject: str, status: int
+) -> None:
+    made = user.python(MAKE, user.home / "store")
+    assert made.returncode == 0, made.stderr
+    place = user.home / closed
+    done = user.run(
+        "sh", "-c", f"mkdir -p {place} && touch {place}/config.toml {place}/registries.conf && chmod 0 {place}"
+    )
+    assert done.returncode == 0, done.stderr
+    found = [[one, rest[2]] for one, rest in told(user).items()]
+    assert [subject, status] in found, found
 
 
 @as_root
