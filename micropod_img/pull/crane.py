@@ -88,6 +88,10 @@ class Crane:
         """Return the same for another way to the registry."""
         return Crane(self._program, access, self._limits, self._retries, reached=self._reached)
 
+    def without_retries(self) -> Crane:
+        """Return the same, which asks once: for who has another way."""
+        return Crane(self._program, self._access, self._limits, reached=self._reached)
+
     def manifest(self, digest: Digest | None, request: Request, *, cancellation: Cancellation | None = None) -> bytes:
         """Return the exact bytes of a manifest or index: the one with a digest, or what the reference itself names.
 

@@ -19,7 +19,9 @@ from micropod_img.store.documents import StoredManifest, read_document
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from micropod_img.cancellation import Cancellation
     from micropod_img.pull.crane import Crane
+    from micropod_img.pull.crane_errors import Request
     from micropod_img.pull.pull import PullRequest
     from micropod_img.run import Child
     from micropod_img.store.blobs import BlobStore
@@ -42,14 +44,32 @@ class EarlyFetch:
         crane: The way to the registry.
         wanted: What is to be pulled.
         content: The answer: a manifest or an index.
+        request: The reference in words, for errors.
+        cancellation: Ends the work.
+
+    Attributes:
+        documents: What was asked for to see whether crane may begin, by digest, not yet read strictly.
     """
 
-    def __init__(self, store: Store, staging: Staging, crane: Crane, wanted: PullRequest, content: bytes) -> None:
+    def __init__(
+        self,
+        store: Store,
+        staging: Staging,
+        crane: Crane,
+        wanted: PullRequest,
+        content: bytes,
+        *,
+        request: Request,
+        cancellation: Cancellation,
+    ) -> None:
         self._store = store
         self._staging = staging
         self._crane = crane
         self._wanted = wanted
         self._content = content
+        self._request = request
+        self._cancellation = cancellation
+        self.documents: dict[Digest, bytes] = {}
         self._digest: Digest | None = None
         self._child: Child | None = None
         self._held = contextlib.ExitStack()
@@ -63,6 +83,8 @@ class EarlyFetch:
             try:
                 held.enter_context(self._store.image_lock(digest, self._owner, on_busy=_give_up))
             except _FetchedByAnotherError:
+                return self
+            if not self._may_begin(digest):
                 return self
             # Crane asks for the manifest itself, so whatever it may turn out to need and is here must be there for it.
             fsutil.make_directory(self._staging.blobs)
@@ -78,6 +100,22 @@ class EarlyFetch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._held.close()
+
+    def _may_begin(self, digest: Digest) -> bool:
+        """Whether the image's manifest is known, and leads crane to no address besides the registry.
+
+        Such an address is asked only after the registry itself was, but the image's publisher has written it.
+        """
+        manifest = self._content if sha256_of(self._content) == digest else None
+        if manifest is None:
+            try:
+                manifest = self._crane.without_retries().manifest(
+                    digest, self._request, cancellation=self._cancellation
+                )
+            except MicropodError:  # the strict reading will meet it too, and raise it
+                return False
+            self.documents[digest] = manifest
+        return sha256_of(manifest) == digest and not _may_name_addresses(manifest)
 
     def holds(self, digest: Digest) -> bool:
         """Whether the lock of this image is held here."""
@@ -101,7 +139,7 @@ def _give_up() -> None:
 
 
 def _may_name_addresses(manifest: bytes) -> bool:
-    """Whether crane could find an address besides the registry: that is asked only after the registry itself was.
+    """Whether crane could find an address besides the registry.
 
     Go reads ``URLs`` as ``urls``, and JSON has another spelling of each letter.
     """
@@ -116,11 +154,11 @@ def _likely_image(content: bytes, wanted: PullRequest, blobs: BlobStore) -> Dige
         return None
     if isinstance(document, StoredManifest):
         worthwhile = document.is_image and any(not blobs.has(one.digest, one.size) for one in document.layers)
-        return sha256_of(content) if worthwhile and not _may_name_addresses(content) else None
+        return sha256_of(content) if worthwhile else None
     if wanted.platform is None:
-        return sha256_of(content)
+        return None  # too many manifests to be looked at first
     offers = [one for one in document.manifests if one.platform is not None and not is_unknown(one.platform)]
     best = select(wanted.platform, [one.platform for one in offers if one.platform is not None], strict=wanted.strict)
-    if best is None or offers[best].media_type not in media_types.MANIFESTS or wanted.platform.os == "windows":
+    if best is None or offers[best].media_type not in media_types.MANIFESTS:
         return None
     return offers[best].digest

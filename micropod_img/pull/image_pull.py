@@ -90,6 +90,7 @@ class ImagePull:
             content: What the registry answered for the reference: a manifest or an index, not yet read.
             early: A crane that may be fetching the right image already.
         """
+        self._resolver.know(early.documents)
         top = self._resolver.top(content)
         choice = choose(self._resolver, top, self._wanted)
         digest = top.digest if choice is None else choice.descriptor.digest

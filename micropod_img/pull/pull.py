@@ -128,7 +128,7 @@ def _pull_from(
             question=lambda crane, request: crane.manifest(None, request, cancellation=cancellation),
             retries=retries,
         )
-        with EarlyFetch(store, staging, crane, wanted, content) as early:
+        with EarlyFetch(store, staging, crane, wanted, content, request=request, cancellation=cancellation) as early:
             # While crane fetches: importing pydantic takes longer than pulling a small image.
             from micropod_img.pull.image_pull import ImagePull  # noqa: PLC0415 - see above
 

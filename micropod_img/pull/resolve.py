@@ -22,7 +22,7 @@ from micropod_img.platforms import Platform, is_unknown, normalize, select
 from micropod_img.pull.plan import config_too_large, is_document
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from micropod_img.cancellation import Cancellation
@@ -81,6 +81,11 @@ class Resolver:
         self._request = request
         self._cancellation = cancellation
         self._read_to_choose = 0
+        self._known: dict[Digest, bytes] = {}
+
+    def know(self, documents: Mapping[Digest, bytes]) -> None:
+        """Take documents that the registry was asked for already; they are checked like all others."""
+        self._known.update(documents)
 
     def top(self, content: bytes) -> Document:
         """Read what the registry answered for the reference: a manifest, or an index.
@@ -105,7 +110,7 @@ class Resolver:
             IntegrityError: Its size or digest is not what its descriptor says.
         """
         name = f"{self._request.ref} ({descriptor.digest})"
-        content = self._stored(descriptor)
+        content = self._known.get(descriptor.digest) or self._stored(descriptor)
         if content is None:
             content = self._crane.manifest(descriptor.digest, self._request, cancellation=self._cancellation)
         if len(content) != descriptor.size:

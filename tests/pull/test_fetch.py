@@ -12,6 +12,7 @@ import pytest
 
 from micropod_img.errors import MicropodError
 from micropod_img.progress import FetchStarted, Finished, LayerProgress, Retrying
+from micropod_img.pull.job import PullOptions
 from micropod_img.service import ImageService
 from tests.support import stores
 from tests.support.faults import BLOBS, dripping, on, stalled
@@ -22,7 +23,7 @@ from tests.support.processes import run
 from tests.support.scripted import ScriptedRegistry, scripted_registry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from micropod_img.progress import Event
     from tests.support.scripted import Fault, RecordedRequest, Response
@@ -164,11 +165,11 @@ def foreign_image(kind: str, elsewhere: ScriptedRegistry, platform: str) -> Mani
     return replace(made, content=content)
 
 
-def slowly(pattern: str, *, seconds: float = 0.3) -> Fault:
+def slowly(pattern: str, *, seconds: float = 0.3, if_asked: Callable[[], bool] = lambda: True) -> Fault:
     """Let the answer to what we need before we know better wait: crane alone would be well ahead by then."""
 
     def fault(request: RecordedRequest, right: Response) -> Response:
-        if pattern in request.path:
+        if pattern in request.path and if_asked():
             time.sleep(seconds)
         return right
 
@@ -195,6 +196,30 @@ def test_nobody_else_is_asked_for_a_layer_that_the_registry_need_not_have(
         service.pull_image(ref)
     assert caught.value.exit_status in {8, 12}
     assert elsewhere.requests == ()
+
+
+@pytest.mark.parametrize("kind", FOREIGN_KINDS)
+def test_neither_is_anybody_for_an_image_of_an_index(
+    kind: str, scripted: ScriptedRegistry, elsewhere: ScriptedRegistry, service: ImageService
+) -> None:
+    made = foreign_image(kind, elsewhere, "linux/amd64")
+    ref = scripted.serve("some/image", "v1", index([made, image([TOP], platform="linux/arm64")]))
+    manifest = f"/manifests/{made.digest}"
+    # Should crane have begun before the manifest is read here, that reading would come late.
+    scripted.faults = (slowly(manifest, if_asked=lambda: scripted.count(manifest) > 1),)
+    (failure,) = service.pull_images([ref]).failures
+    assert failure.error.exit_status in {8, 12}
+    assert elsewhere.requests == ()
+
+
+@pytest.mark.parametrize("options", [PullOptions(), PullOptions(all_platforms=True)], ids=["one", "all"])
+def test_the_image_of_an_index_is_asked_for_once_besides_by_crane(
+    options: PullOptions, scripted: ScriptedRegistry, service: ImageService
+) -> None:
+    made = image([SMALL, TOP])
+    ref = scripted.serve("some/image", "v1", index([made]))
+    assert service.pull_images([ref], options).images
+    assert scripted.count(f"/manifests/{made.digest}") == 2
 
 
 @pytest.mark.parametrize("kind", ["OCI", "Docker"])
