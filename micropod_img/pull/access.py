@@ -84,6 +84,7 @@ def open_access(
     directory: Path,
     *,
     anonymous: bool = False,
+    timeout: float | None = None,
     cancellation: Cancellation | None = None,
 ) -> Access:
     """Prepare a private place in which crane finds what this registry needs, and nothing of the user's besides.
@@ -93,6 +94,7 @@ def open_access(
         settings: What the user said.
         directory: The private place, made if it is missing; for this endpoint alone.
         anonymous: Whether no credential is looked for.
+        timeout: Seconds for a credential helper, if there are fewer than it has anyway.
         cancellation: Ends the wait for a credential helper.
 
     Raises:
@@ -110,6 +112,7 @@ def open_access(
             # A credential that came with the call is for the registry that the user named, and for no mirror of it.
             given=None if endpoint.is_mirror else settings.given,
             auth_file=settings.auth_file,
+            timeout=timeout,
             cancellation=cancellation,
         )
     )

@@ -48,7 +48,8 @@ def ask(
     Raises:
         MicropodError: As the table of `micropod_img.pull.crane_errors` says.
     """
-    access = open_access(endpoint, settings, directory / "home", cancellation=retries.cancellation)
+    left = retries.limits.seconds_left()
+    access = open_access(endpoint, settings, directory / "home", timeout=left, cancellation=retries.cancellation)
     if access.credential_source is not None:
         retries.sink(progress.CredentialFound(request.ref, endpoint.host, access.credential_source))
     may_leak = access.credential_source is not None and not endpoint.insecure

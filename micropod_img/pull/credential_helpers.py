@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
     from micropod_img.cancellation import Cancellation
 
-_TIMEOUT = 60.0  # a keyring may ask its user for a passphrase
+HELPER_TIMEOUT = 60.0
+"""Seconds for one answer: a keyring may ask its user for a passphrase, in a window of its own."""
+
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]*"
 _NOT_FOUND = "credentials not found in native keychain"
 _TOKEN_USERNAME = "<token>"  # noqa: S105 - the user name that says that the secret is an identity token
@@ -59,7 +61,7 @@ class CredentialHelper:
     name: str
     named_in: str
     environment: Mapping[str, str]
-    timeout: float = _TIMEOUT
+    timeout: float = HELPER_TIMEOUT
     cancellation: Cancellation | None = None
 
     def get(self, server: str) -> Credential | None:
@@ -125,7 +127,7 @@ class CredentialHelper:
         except run.ProgramNotFoundError as error:
             return _Failure("cannot be run", detail=str(error.__cause__ or error), hint=_INSTALL)
         except run.ChildTimeoutError:
-            return _Failure(f"did not answer within {self.timeout:g} s")
+            return _Failure(f"did not answer within {self.timeout:.3g} s")
         except run.OutputLimitError:
             return _Failure("wrote far more than an answer")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from micropod_img.pull.auth_files import AuthFile, keys_for, printable, read_auth_file, server_name
-from micropod_img.pull.credential_helpers import CredentialHelper
+from micropod_img.pull.credential_helpers import HELPER_TIMEOUT, CredentialHelper
 from micropod_img.pull.secret import Credential
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def find_credential(
     environment: Mapping[str, str],
     given: Credential | None = None,
     auth_file: Path | None = None,
+    timeout: float | None = None,
     cancellation: Cancellation | None = None,
 ) -> FoundCredential | None:
     """Find the credential for a repository.
@@ -75,6 +76,7 @@ def find_credential(
         environment: The user's environment; helpers run in it.
         given: A credential that came with the call.
         auth_file: A file that takes the place of ``MICROPOD_AUTH_FILE``.
+        timeout: Seconds for a helper, if there are fewer than it has anyway.
         cancellation: Ends the wait for a helper.
 
     Returns:
@@ -90,7 +92,8 @@ def find_credential(
         if file is None:
             continue
         for namespace in _namespaces(repository):
-            found = _find_at(file, host, namespace, environment, cancellation)
+            helper = helper_for(file, host, namespace, environment, timeout=timeout, cancellation=cancellation)
+            found = _find_at(file, host, namespace, helper)
             if found is not None:
                 return found
     return None
@@ -178,6 +181,7 @@ def helper_for(
     namespace: str,
     environment: Mapping[str, str],
     *,
+    timeout: float | None = None,
     cancellation: Cancellation | None = None,
 ) -> HelperOfRegistry | None:
     """Return the credential helper that a file names for a registry, or for a namespace in it.
@@ -187,6 +191,7 @@ def helper_for(
         host: The registry.
         namespace: The namespace; empty for the registry as a whole, and only then ``credsStore`` counts.
         environment: The user's environment.
+        timeout: Seconds for an answer, if there are fewer than it has anyway.
         cancellation: Ends the wait for the helper.
     """
     keys = keys_for(file.helpers, host, namespace)
@@ -200,7 +205,8 @@ def helper_for(
     if not name:
         return None
     named_in = f"{file.path} ({section}: {printable(name)})"
-    helper = CredentialHelper(name, named_in, environment, cancellation=cancellation)
+    seconds = HELPER_TIMEOUT if timeout is None else min(timeout, HELPER_TIMEOUT)
+    helper = CredentialHelper(name, named_in, environment, seconds, cancellation)
     return HelperOfRegistry(helper, servers, named_in, instead_of_entry=bool(keys))
 
 
@@ -221,11 +227,8 @@ def _namespaces(repository: str) -> Iterator[str]:
     yield ""
 
 
-def _find_at(
-    file: AuthFile, host: str, namespace: str, environment: Mapping[str, str], cancellation: Cancellation | None
-) -> FoundCredential | None:
-    """Find the credential that a file has for exactly this namespace of a registry."""
-    helper = helper_for(file, host, namespace, environment, cancellation=cancellation)
+def _find_at(file: AuthFile, host: str, namespace: str, helper: HelperOfRegistry | None) -> FoundCredential | None:
+    """Find the credential that a file, or the helper that it names, has for exactly this namespace of a registry."""
     if helper is not None:
         credential = helper.get()
         if credential is not None:

@@ -17,6 +17,8 @@ from tests.support.secrecy import SECRET, assert_not_shown
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from micropod_img.service import ImageService
+
 
 class TestHelpers:
     KEPT = {  # noqa: RUF012 - a constant
@@ -128,6 +130,16 @@ class TestHelpers:
         helper = CredentialHelper("broken", "a file", made.in_path(), timeout=0.2)
         with pytest.raises(AuthError, match=r"did not answer within 0\.2 s"):
             helper.get("r.example")
+
+    def test_a_helper_has_no_more_time_than_the_whole_call(
+        self, tmp_path: Path, service: ImageService, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made = make_broken_helper(tmp_path / "bin", "sleep 60")
+        write(tmp_path / "docker/config.json", {"credsStore": "broken"})
+        monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+        monkeypatch.setenv("PATH", made.in_path()["PATH"])
+        with pytest.raises(AuthError, match=r"did not answer within 0\.\d+ s"):
+            service.pull_image("registry.invalid/app", timeout=0.5)
 
     @pytest.mark.parametrize("name", ["../evil", "/bin/sh", "a/b", "a b", "-x", "", "x\0y", "é"])
     def test_a_name_that_is_none_is_never_run(self, tmp_path: Path, name: str) -> None:
