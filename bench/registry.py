@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 LAYERS = 3
 
+_BLOCK = 1 << 14  # less than the window of gzip
+
 
 @contextlib.contextmanager
 def registry(directory: Path) -> Iterator[str]:
@@ -35,12 +37,21 @@ def registry(directory: Path) -> Iterator[str]:
             process.kill()
 
 
-def sample_image(directory: Path, host: str, *, mebibytes: int) -> str:
-    """Push an image of three layers of random bytes, which nothing compresses; return its reference."""
+def sample_image(directory: Path, host: str, *, mebibytes: int, compressible: bool = False) -> str:
+    """Push an image of three layers; return its reference.
+
+    Args:
+        directory: A private place.
+        host: A registry's ``host:port``.
+        mebibytes: How large its files are together.
+        compressible: Whether they are one random block over and over, where not the transfer is measured; else random
+            bytes, which nothing compresses.
+    """
     layers = []
     for number in range(LAYERS):
         content = directory / f"content-{number}"
-        content.write_bytes(os.urandom((mebibytes << 20) // LAYERS))
+        size = (mebibytes << 20) // LAYERS
+        content.write_bytes(os.urandom(_BLOCK) * (size // _BLOCK) if compressible else os.urandom(size))
         layer = directory / f"layer-{number}.tar.gz"
         with gzip.open(layer, "wb", compresslevel=1) as stream, tarfile.open(fileobj=stream, mode="w") as archive:
             archive.add(content, arcname=f"srv/content-{number}")

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Final
 from micropod_img import fsutil, media_types, progress
 from micropod_img.digest import Digest
 from micropod_img.errors import IntegrityError, NotFoundError, UnavailableError, UsageError
-from micropod_img.models import PushReport
 from micropod_img.pull.ask import ask
 from micropod_img.pull.crane import timed_out
 from micropod_img.pull.crane_errors import Request
 from micropod_img.pull.retry import Retries
 from micropod_img.reference import Reference
+from micropod_img.reports import PushReport
 from micropod_img.store.documents import StoredIndex, read_document
 from micropod_img.store.images import ImageStore
 

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from micropod_img.config import Config
-    from micropod_img.models import PushReport
     from micropod_img.platforms import Platform
     from micropod_img.progress import ProgressSink
     from micropod_img.pull.login import LoginReport, LogoutReport
     from micropod_img.pull.login_check import LoginCheck, LoginTarget
     from micropod_img.pull.secret import Credential
+    from micropod_img.reports import PushReport
     from micropod_img.run import Completed
     from micropod_img.store.store import Store
 

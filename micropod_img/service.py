@@ -34,10 +34,10 @@ from micropod_img.verification_service import VerificationService
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from micropod_img.models import PullPlan, StoreUsage, ToolVersion
     from micropod_img.progress import ProgressSink
     from micropod_img.pull.secret import Credential
     from micropod_img.registries import RegistryService
+    from micropod_img.reports import PullPlan, StoreUsage, ToolVersion
     from micropod_img.rootfs.filesystems import RootFilesystems
     from micropod_img.store.index import LayoutIndex
     from micropod_img.tools import Tool

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from micropod_img.errors import ToolError
-from micropod_img.models import ToolVersion
+from micropod_img.reports import ToolVersion
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -27,8 +27,8 @@ from tests.support.uploads import Uploads
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from micropod_img.models import PushReport
     from micropod_img.progress import Event
+    from micropod_img.reports import PushReport
     from tests.support.scripted import Fault
 
 DOCUMENT = Path(__file__, "../../docs/registries.md").resolve()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import functools
 import importlib
 from types import MethodType
 from typing import TYPE_CHECKING, Annotated, Final
@@ -104,6 +104,8 @@ class CommandGroup(TyperGroup):
         if cmd_name not in COMMANDS:
             if ctx.resilient_parsing or cmd_name.startswith("-"):
                 return None
+            import difflib  # noqa: PLC0415 - for words that are wrong
+
             near = difflib.get_close_matches(cmd_name, COMMANDS, 1)
             hint = f"did you mean {near[0]}?" if near else f"{NAME} --help lists the commands"
             raise UsageError(f"there is no command {cmd_name!r}", hint=hint)
@@ -188,9 +190,7 @@ def _global_options(
 
 def _add_global_options(command: Command) -> None:
     """Let a command take the global options; the main program does as well, so that they may stand on both sides."""
-    app = typer.Typer(add_completion=False)
-    app.command()(_global_options)
-    shared = get_command(app)
+    shared = _global_command()
     names = [parameter.name for parameter in shared.params if parameter.expose_value]
     own = command.callback
 
@@ -202,6 +202,14 @@ def _add_global_options(command: Command) -> None:
 
     command.callback = callback
     command.params += shared.params
+
+
+@functools.cache
+def _global_command() -> Command:
+    """Return a command that has just the global options; built once, as that takes a millisecond."""
+    app = typer.Typer(add_completion=False)
+    app.command()(_global_options)
+    return get_command(app)
 
 
 def _take_text(parameters: Sequence[Parameter]) -> None:

@@ -36,12 +36,12 @@ if TYPE_CHECKING:
     from micropod_img.cancellation import Cancellation
     from micropod_img.config import Config
     from micropod_img.digest import Digest
-    from micropod_img.models import PullPlan
     from micropod_img.platforms import Platform
     from micropod_img.progress import ProgressSink
     from micropod_img.pull.hosts import Hosts
     from micropod_img.pull.pull import PullRequest
     from micropod_img.pull.secret import Credential
+    from micropod_img.reports import PullPlan
     from micropod_img.store.index import Entry
     from micropod_img.store.store import Store
     from micropod_img.tools import PendingTool

@@ -6,7 +6,6 @@ import os
 from typing import TYPE_CHECKING
 
 from micropod_img.errors import MicropodError
-from micropod_img.models import PlannedEndpoint, PullPlan
 from micropod_img.progress import LayerPlan
 from micropod_img.pull.access import open_access
 from micropod_img.pull.ask import ask
@@ -15,6 +14,7 @@ from micropod_img.pull.image_pull import choose, plan_fetch
 from micropod_img.pull.private_place import private_place
 from micropod_img.pull.pull import NOT_THERE, OF_THE_ENDPOINT, retries_at, together
 from micropod_img.pull.resolve import Resolver
+from micropod_img.reports import PlannedEndpoint, PullPlan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from micropod_img.errors import MicropodError
-    from micropod_img.models import DeleteResult, Image, PullPlan, PullReport, PushReport, StoreUsage, ToolVersion
+    from micropod_img.models import DeleteResult, Image, PullReport
+    from micropod_img.reports import PullPlan, PushReport, StoreUsage, ToolVersion
 
 JsonValue: TypeAlias = Union[bool, int, float, str, "Sequence[JsonValue]", "Mapping[str, JsonValue]", None]
 JsonObject: TypeAlias = Mapping[str, JsonValue]

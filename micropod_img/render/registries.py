@@ -9,8 +9,8 @@ from micropod_img.render.table import pairs
 from micropod_img.render.text import one_line, size
 
 if TYPE_CHECKING:
-    from micropod_img.models import PlannedEndpoint, PullPlan, PushReport
     from micropod_img.render.style import Style
+    from micropod_img.reports import PlannedEndpoint, PullPlan, PushReport
 
 
 def plan_text(plan: PullPlan, style: Style) -> str:

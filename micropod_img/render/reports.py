@@ -10,9 +10,10 @@ from micropod_img.render.text import one_line, seconds, short_digest, size
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from micropod_img.models import DeleteResult, Image, StoreUsage, ToolVersion
+    from micropod_img.models import DeleteResult, Image
     from micropod_img.progress import Finished
     from micropod_img.render.style import Style
+    from micropod_img.reports import StoreUsage, ToolVersion
 
 
 def pulled_text(image: Image, finished: Finished | None, style: Style) -> str:

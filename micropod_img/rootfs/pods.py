@@ -8,6 +8,7 @@ import os
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from micropod_img import fsutil
@@ -24,7 +25,6 @@ from micropod_img.store.trees import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from micropod_img.models import Image
     from micropod_img.rootfs.drivers.driver import Driver
@@ -127,12 +127,10 @@ class Pods:
 
         What is in use is left for another time: it must not keep anyone from their work.
         """
-        with contextlib.suppress(FileNotFoundError):
-            for draft in self._store.layout.pods.glob("*/pod.json.new"):
-                paths = PodPaths(draft.parent)
-                with contextlib.suppress(MicropodError, OSError), _locked_if_left(paths) as is_left:
-                    if is_left:
-                        self._take_back(paths)
+        for paths in self._drafts():
+            with contextlib.suppress(MicropodError, OSError), _locked_if_left(paths) as is_left:
+                if is_left:
+                    self._take_back(paths)
 
     def get(self, pod_id: str) -> Pod:
         """Return a pod.
@@ -220,6 +218,16 @@ class Pods:
                         paths.record.unlink(missing_ok=True)  # first of all: what has none is no pod
                     fsutil.fsync_directory(self._store.layout.pods)
             remove_tree(doomed)
+
+    def _drafts(self) -> list[PodPaths]:
+        """Return the pods that are being made, or were when somebody was killed."""
+        try:
+            # As text: whoever makes a pod looks here, and there may be a thousand others.
+            with os.scandir(self._store.layout.pods) as entries:
+                found = [entry.path for entry in entries if os.path.lexists(f"{entry.path}/pod.json.new")]
+        except FileNotFoundError:
+            return []
+        return [PodPaths(Path(path)) for path in found]
 
     def _give_name(self, staged: PodPaths, record: PodRecord) -> None:
         try:

@@ -7,7 +7,6 @@ what stands there is whole. Each chain ID has one maker at a time; others wait f
 from __future__ import annotations
 
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -120,7 +119,10 @@ class _Making:
         self._call = call
 
     def run(self, layers: Sequence[Layer], chain: Sequence[ChainId], blobs: Path) -> None:
-        from micropod_img.rootfs.gated import GatedLayers  # noqa: PLC0415 - loads decompressors; a warm start spares them
+        # A warm start spares the decompressors, and the logging that the executor loads.
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
+
+        from micropod_img.rootfs.gated import GatedLayers  # noqa: PLC0415
 
         totals = ImageTotals()
         totals.add_snapshots(self._store.layout.snapshot(one) for one in chain if self._snapshots.has(one))

@@ -8,7 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from micropod_img.errors import UnsupportedError
-from micropod_img.models import ImageUsage, StoreUsage
+from micropod_img.reports import ImageUsage, StoreUsage
 from micropod_img.store.images import ImageStore
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cli.command_line import environment
+from tests.rootfs.unpacking import as_root
 
 if TYPE_CHECKING:
     from tests.cli.command_line import CommandLine
@@ -34,6 +35,17 @@ NOT_FOR_WHAT_IS_HERE = [
     "micropod_img.cli.commands.images",
 ]
 
+NOT_FOR_PODS = [
+    *(name for name in NOT_FOR_WHAT_IS_HERE if name != "micropod_img.run"),  # drivers that start programs are known
+    "concurrent.futures",
+    "logging",
+    "micropod_img.reports",
+    "micropod_img.rootfs.bundle",
+    "micropod_img.rootfs.gated",
+    "micropod_img.rootfs.umoci",
+    "micropod_img.rootfs.userns",
+]
+
 
 def modules(*arguments: str) -> set[str]:
     ended = subprocess.run(
@@ -55,3 +67,14 @@ def test_listing_tags_loads_nothing_that_reads_images(micropod: CommandLine, ref
     loaded = modules(f"--root={micropod.root}", "tags", repository)
     assert "micropod_img.pull.tags" in loaded
     assert loaded.isdisjoint({"pydantic", "rich", "asyncio", "micropod_img.oci", "micropod_img.pull.image_pull"})
+
+
+@as_root
+def test_a_pod_of_what_is_here_loads_little(micropod: CommandLine, ref: str) -> None:
+    try:
+        assert micropod("pod", "create", "-q", "--id=first", ref).status == 0
+        loaded = modules(f"--root={micropod.root}", "pod", "create", "--id=second", ref)
+        assert "micropod_img.rootfs.pods" in loaded
+        assert loaded.isdisjoint(NOT_FOR_PODS)
+    finally:
+        micropod("pod", "rm", "first", "second")

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from micropod_img.models import DeleteResult, ImageUsage, StoreUsage, ToolVersion
+from micropod_img.models import DeleteResult
 from micropod_img.progress import Finished
 from micropod_img.render.reports import collected_text, pulled_text, removed_text, steps_text, usage_text, version_text
 from micropod_img.render.style import Style
+from micropod_img.reports import ImageUsage, StoreUsage, ToolVersion
 from tests.render.values import MIB, image
 
 ALPINE = image("docker.io/library/alpine:3.20", "aa", size=3 * MIB)
