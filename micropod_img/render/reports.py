@@ -90,17 +90,23 @@ def version_text(version: str, tools: Sequence[ToolVersion], *, verbose: bool = 
     return "\n".join(lines)
 
 
-def steps_text(steps: Sequence[tuple[str, float]], failed: str | None, style: Style) -> str:
+def steps_text(steps: Sequence[tuple[str, float, str | None]], failed: str | None, style: Style) -> str:
     """Return how a self-test went.
 
     Args:
-        steps: What was done, and the seconds that it took.
+        steps: What was done, the seconds that it took, and why it was passed over, if it was.
         failed: What was being done when it failed; None if all went well.
         style: How the outcome of each step stands out.
     """
-    width = max([len(name) for name, _ in steps] + [len(failed or "")])
-    lines = [f"{style.good('ok')}      {name.ljust(width)}  {style.dim(seconds(taken))}" for name, taken in steps]
+    width = max([len(name) for name, _, _ in steps] + [len(failed or "")])
+    lines = [
+        f"{style.good('ok')}      {name.ljust(width)}  {style.dim(seconds(taken))}"
+        if skipped is None
+        else f"{style.dim('skipped')} {name.ljust(width)}  {one_line(skipped)}"
+        for name, taken, skipped in steps
+    ]
     if failed is not None:
         return "\n".join([*lines, f"{style.bad('failed')}  {failed}"])
-    total = sum(taken for _, taken in steps)
-    return "\n".join([*lines, f"micropod-img works here: {len(steps)} steps in {seconds(total)}"])
+    total = sum(taken for _, taken, _ in steps)
+    done = sum(skipped is None for _, _, skipped in steps)
+    return "\n".join([*lines, f"micropod-img works here: {done} steps in {seconds(total)}"])

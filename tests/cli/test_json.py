@@ -231,9 +231,9 @@ def test_doctor_fails_with_what_commands_would_fail_with(micropod: CommandLine) 
     assert data["findings"]
 
 
-def test_selftest_gives_its_steps(micropod: CommandLine, crane: Path) -> None:
+def test_selftest_gives_its_steps(crane: Path) -> None:
     assert crane
-    document = micropod("selftest", "--json").document
+    document = process("selftest", "--json").document  # not in here: an ordinary user's enters a user namespace
     data = document["data"]
     assert isinstance(data, dict)
     assert document == success("selftest", {"steps": data["steps"], "failed": None})
@@ -242,7 +242,7 @@ def test_selftest_gives_its_steps(micropod: CommandLine, crane: Path) -> None:
     assert steps
     for step in steps:
         assert isinstance(step, dict)
-        assert set(step) == {"name", "seconds"}
+        assert set(step) == {"name", "seconds", "skipped"}
 
 
 @pytest.mark.parametrize(

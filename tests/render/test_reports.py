@@ -84,15 +84,17 @@ def test_versions_have_paths_if_asked() -> None:
 
 
 def test_a_self_test_lists_its_steps_and_their_sum() -> None:
-    assert steps_text([("pull it", 1.5), ("remove it", 0.25)], None, Style()).splitlines() == [
+    steps = [("pull it", 1.5, None), ("mount it", 0.0, "nothing can be mounted here"), ("remove it", 0.25, None)]
+    assert steps_text(steps, None, Style()).splitlines() == [
         "ok      pull it    1.50 s",
+        "skipped mount it   nothing can be mounted here",
         "ok      remove it  0.25 s",
         "micropod-img works here: 2 steps in 1.75 s",
     ]
 
 
 def test_a_self_test_that_failed_ends_with_the_step_that_did() -> None:
-    assert steps_text([("pull it", 1.5)], "remove it", Style()).splitlines() == [
+    assert steps_text([("pull it", 1.5, None)], "remove it", Style()).splitlines() == [
         "ok      pull it    1.50 s",
         "failed  remove it",
     ]

@@ -17,13 +17,16 @@ def selftest(ctx: typer.Context) -> Result:
     from micropod_img.selftest import selftest as run_selftest  # noqa: PLC0415 - the same
 
     report = run_selftest(ctx.ensure_object(Settings).config)
-    steps = [(step.name, step.seconds) for step in report.steps]
     return Result(
         data=lambda: {
-            "steps": [{"name": name, "seconds": round(seconds, 4)} for name, seconds in steps],
+            "steps": [
+                {"name": step.name, "seconds": round(step.seconds, 4), "skipped": step.skipped} for step in report.steps
+            ],
             "failed": report.failed,
         },
-        text=lambda style: steps_text(steps, report.failed, style),
+        text=lambda style: steps_text(
+            [(step.name, step.seconds, step.skipped) for step in report.steps], report.failed, style
+        ),
         quiet=lambda: "",
         errors=[] if report.error is None else [report.error],
     )
