@@ -77,6 +77,7 @@ class RootFilesystemService(ABC):
         bundle: bool = False,
         args: Sequence[str] | None = None,
         read_only: bool = False,
+        terminal: bool = False,
         limits: Limits | None = None,
         **pull: Unpack[Pulling],
     ) -> Pod:
@@ -89,6 +90,7 @@ class RootFilesystemService(ABC):
             bundle: Whether it gets a ``config.json``, with which a runtime can start it.
             args: Instead of the image's command, in a bundle.
             read_only: Whether nobody may write to it.
+            terminal: Whether the process of a bundle gets a terminal, which its runtime then needs.
             limits: What the image may take; what the configuration says if None.
             **pull: How the image is pulled first, as for `pull_image`.
 
@@ -98,7 +100,7 @@ class RootFilesystemService(ABC):
         """
         from micropod_img.rootfs.filesystems import PodWish  # noqa: PLC0415 - not on the start-up path of a pull
 
-        wish = PodWish(pod_id, read_only=read_only, bundle=bundle, args=args)
+        wish = PodWish(pod_id, read_only=read_only, bundle=bundle, args=args, terminal=terminal)
         self._root_filesystems().check_wish(wish)
         image, call = self._pulled(ref, platform, pull, limits)
         return self._root_filesystems().create_pod(image, wish, call)

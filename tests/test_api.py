@@ -1,16 +1,23 @@
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import micropod_img
-from micropod_img.errors import MicropodError
+from micropod_img.errors import InvalidReference, MicropodError
+from micropod_img.models import Image, Pod
+from micropod_img.pull.keywords import Pulling
 from micropod_img.reference import Reference
 from micropod_img.service import ImageService
 from tests.support.processes import run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CHECKOUT = Path(__file__).parent.parent
 
@@ -63,9 +70,63 @@ def test_a_name_that_is_not_public_is_not_there() -> None:
         exec("from micropod_img import NoSuchName", {})  # noqa: S102 - the linter would see it otherwise
 
 
-def test_the_names_of_the_contract_are_public() -> None:
-    assert {"ImageService", "Reference", "MicropodError"} <= set(micropod_img.__all__)
-    for attribute in ("code", "message", "hint", "exit_status", "stage", "endpoint", "retryable"):
+ERROR = ("code", "message", "hint", "exit_status", "stage", "endpoint", "retryable")
+PULLING = {"policy": "missing", "progress": None, "auth": None, "insecure": False}
+CONTRACT: dict[str, tuple[list[str], dict[str, object]]] = {
+    "pull_image": (["ref"], {"platform": None, "all_platforms": False, **PULLING}),
+    "get_image": (["ref"], {"platform": None}),
+    "list_images": ([], {}),
+    "unpack": (["ref", "dest"], {"platform": None, **PULLING}),
+    "delete_image": (["ref"], {}),
+    "create_pod": (
+        ["ref"],
+        {
+            "pod_id": None,
+            "platform": None,
+            "bundle": False,
+            "args": None,
+            "read_only": False,
+            "terminal": False,
+            **PULLING,
+        },
+    ),
+    "get_pod": (["pod_id"], {}),
+    "list_pods": ([], {}),
+    "remove_pod": (["pod_id"], {}),
+    "mount_pod": (["pod_id"], {}),
+    "unmount_pod": (["pod_id"], {}),
+    "mount_image": (["ref", "directory"], {"platform": None, **PULLING}),
+    "unmount_image": (["directory"], {}),
+}
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_a_use_case_takes_what_callers_may_give_it(name: str) -> None:
+    positional, keywords = CONTRACT[name]
+    parameters = dict(inspect.signature(getattr(ImageService, name)).parameters)
+    assert [name for name in parameters if parameters[name].default is inspect.Parameter.empty][1:] in (
+        positional,
+        [*positional, "pull"],
+    )
+    if parameters.pop("pull", None) is not None:
+        assert set(Pulling.__annotations__) >= set(PULLING)
+        assert PULLING.items() <= _defaults(ImageService.pull_image).items()
+        keywords = {key: value for key, value in keywords.items() if key not in PULLING}
+    assert keywords.items() <= _defaults(getattr(ImageService, name)).items()
+
+
+def _defaults(function: Callable[..., object]) -> dict[str, object]:
+    """Return the defaults of what can be given by name only."""
+    parameters = inspect.signature(function).parameters.values()
+    return {one.name: one.default for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def test_what_is_returned_has_the_attributes_that_callers_may_read() -> None:
+    assert list(inspect.signature(ImageService).parameters)[:2] == ["root", "config"]
+    assert {"ref", "digest", "layers"} <= set(dir(Image))
+    assert {"id", "rootfs", "bundle", "mounted", "driver"} <= set(dir(Pod))
+    assert {"domain", "path", "tag", "digest", "parse"} <= set(dir(Reference))
+    for attribute in ERROR:
         assert hasattr(MicropodError("x"), attribute)
-    for method in ("pull_image", "get_image", "list_images", "delete_image"):
-        assert callable(getattr(ImageService, method))
+    with pytest.raises(InvalidReference):
+        Reference.parse("UPPER")

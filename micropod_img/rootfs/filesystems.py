@@ -36,12 +36,14 @@ class PodWish:
         read_only: Whether nobody may write to it.
         bundle: Whether it gets a ``config.json``.
         args: Instead of the image's command; only with a bundle.
+        terminal: Whether its process gets a terminal; only with a bundle.
     """
 
     pod_id: str | None = None
     read_only: bool = False
     bundle: bool = False
     args: Sequence[str] | None = None
+    terminal: bool = False
 
 
 class RootFilesystems:
@@ -101,11 +103,13 @@ class RootFilesystems:
         """Raise what `create_pod` would raise of a wish, before anything is pulled.
 
         Raises:
-            UsageError: The id is not one; or there are arguments and no bundle for them.
+            UsageError: The id is not one; or there are arguments, or a terminal, and no bundle for them.
             ConflictError: There is a pod with this id.
         """
         if wish.args is not None and not wish.bundle:
             raise UsageError("arguments were given, and no bundle asked for", hint="add --bundle")
+        if wish.terminal and not wish.bundle:
+            raise UsageError("a terminal was asked for, and no bundle", hint="add --bundle")
         if wish.pod_id is not None:
             self.pods.refuse_taken(checked_id(wish.pod_id))
 
@@ -121,7 +125,7 @@ class RootFilesystems:
         self._enter(call)
         self._store.layout.prepare(self._store.on_wait)
         driver, _ = self._driver(call)
-        finish = (lambda pod: self._write_bundle(pod, image, wish.args)) if wish.bundle else None
+        finish = (lambda pod: self._write_bundle(pod, image, wish)) if wish.bundle else None
         request = PodRequest(wish.pod_id, read_only=wish.read_only, finish=finish)
         return self.pods.create(image, request, self._snapshots(driver), driver, call)
 
@@ -255,10 +259,10 @@ class RootFilesystems:
     def _snapshots(self, driver: Driver) -> Snapshots:
         return Snapshots(self._store, driver, self._umoci)
 
-    def _write_bundle(self, pod: Pod, image: Image, args: Sequence[str] | None) -> None:
+    def _write_bundle(self, pod: Pod, image: Image, wish: PodWish) -> None:
         from micropod_img.rootfs.bundle import BundleOptions, make_bundle  # noqa: PLC0415 - pulls in pydantic
 
-        options = BundleOptions(pod.id, args, pod.read_only)
+        options = BundleOptions(pod.id, wish.args, pod.read_only, wish.terminal)
         config = read_config(self._store, image)
         paths = PodPaths(pod.rootfs.parent)
         with self._store.stage("bundle") as staging:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING
 
@@ -145,3 +146,18 @@ def test_an_image_is_mounted_and_unmounted(micropod: CommandLine, ref: str, tmp_
         unmounted = micropod("umount", str(target), "--json")
     assert data(unmounted) == {"rootfs": str(target)}
     assert micropod("umount", str(target)).status == 3
+
+
+def test_a_bundles_process_has_a_terminal_only_if_that_is_asked_for(
+    micropod: CommandLine, ref: str, store_root: Path
+) -> None:
+    for pod_id, options in (("without", []), ("with", ["--tty"])):
+        micropod("pod", "create", "--bundle", "--id", pod_id, "--args", "/bin/app", *options, ref)
+        config = json.loads((store_root / "pods" / pod_id / "config.json").read_bytes())
+        assert config["process"]["terminal"] is bool(options)
+
+
+def test_a_terminal_without_a_bundle_is_a_wrong_command_line(micropod: CommandLine, ref: str) -> None:
+    said = micropod("pod", "create", "-t", ref)
+    assert said.status == 2
+    assert "add --bundle" in said.err

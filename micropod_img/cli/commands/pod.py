@@ -46,6 +46,7 @@ def create(
         str | None, typer.Option("--args", metavar="COMMAND", help="Instead of the image's command, in a bundle.")
     ] = None,
     read_only: Annotated[bool, typer.Option("--read-only", help="Let nobody write to it.")] = False,
+    terminal: Annotated[bool, typer.Option("--tty", "-t", help="Give a bundle's process a terminal.")] = False,
     platform: Platform = None,
     policy: Policy = "missing",
     insecure: Insecure = False,
@@ -78,6 +79,7 @@ def create(
             bundle=bundle,
             args=None if args is None else _words(args),
             read_only=read_only,
+            terminal=terminal,
             limits=limits,
             **how,
         )
