@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from micropod_img import progress as events
-from micropod_img.cancellation import Cancellation
+from micropod_img.cancellation import Cancellation, CancelledError
 from micropod_img.limits import refuse_many_layers
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from typing import Unpack
 
+    from micropod_img.arrivals import Arrivals
     from micropod_img.config import Config
     from micropod_img.limits import Limits
     from micropod_img.models import DriverChoice, Image, Pod
@@ -34,6 +37,17 @@ class RootFilesystemService(ABC):
         self, ref: str | Reference, *, platform: str | Platform | None = None, **pull: Unpack[Pulling]
     ) -> Image:
         """Return an image, pulled first if the policy says so."""
+
+    @abstractmethod
+    def _pull_arriving(
+        self,
+        ref: str | Reference,
+        platform: str | Platform | None,
+        pull: Pulling,
+        arrivals: Arrivals | None,
+        cancellation: Cancellation,
+    ) -> Image:
+        """Return an image as `pull_image` does, and tell of each layer as soon as it is here."""
 
     @abstractmethod
     def _root_filesystems(self) -> RootFilesystems:
@@ -102,8 +116,8 @@ class RootFilesystemService(ABC):
 
         wish = PodWish(pod_id, read_only=read_only, bundle=bundle, args=args, terminal=terminal)
         self._root_filesystems().check_wish(wish)
-        image, call = self._pulled(ref, platform, pull, limits)
-        return self._root_filesystems().create_pod(image, wish, call)
+        with self._pulled_and_unpacked(ref, platform, pull, limits) as (image, call):
+            return self._root_filesystems().create_pod(image, wish, call)
 
     def get_pod(self, pod_id: str) -> Pod:
         """Return a pod; one that is unknown is a `NotFoundError`."""
@@ -140,8 +154,8 @@ class RootFilesystemService(ABC):
             ConflictError: An image is mounted there already.
             MicropodError: As `unpack`; or it cannot be mounted.
         """
-        image, call = self._pulled(ref, platform, pull, limits)
-        return self._root_filesystems().mount_image(image, Path(directory), call)
+        with self._pulled_and_unpacked(ref, platform, pull, limits) as (image, call):
+            return self._root_filesystems().mount_image(image, Path(directory), call)
 
     def unmount_image(self, directory: str | Path) -> Path:
         """Unmount an image; a directory where none is mounted is a `NotFoundError`, one in use a `ConflictError`."""
@@ -174,3 +188,24 @@ class RootFilesystemService(ABC):
         refuse_many_layers(image.ref or str(ref), len(image.layers))  # of an adopted layout nobody counted them yet
         sink = pull.get("progress") or events.silent
         return image, Call(image.ref or str(ref), sink, Cancellation(), limits or self.config.limits)
+
+    @contextlib.contextmanager
+    def _pulled_and_unpacked(
+        self, ref: str | Reference, platform: str | Platform | None, pull: Pulling, limits: Limits | None
+    ) -> Iterator[tuple[Image, Call]]:
+        """Pull an image if need be, and then unpack each layer while later ones are on their way."""
+        from micropod_img.rootfs.snapshots import Call  # noqa: PLC0415 - not on the start-up path of a pull
+
+        sink = events.serialized(pull.get("progress") or events.silent)
+        call = Call(str(ref), sink, Cancellation(), limits or self.config.limits)
+        ending = Cancellation()
+        with self._root_filesystems().ahead(call, ending) as ahead:
+            arrivals = ahead if ahead.possible else None
+            try:
+                image = self._pull_arriving(ref, platform, pull | {"progress": sink}, arrivals, ending)
+            except CancelledError:
+                ahead.raise_error()
+                raise
+            refuse_many_layers(image.ref or str(ref), len(image.layers))  # as above
+            ahead.finish()
+            yield image, replace(call, ref=image.ref or str(ref))

@@ -92,6 +92,7 @@ class Child:
         cwd: Its working directory.
         pass_fds: File descriptors that it keeps; a lock's descriptor here keeps the lock until the child is gone too.
         stdout_limit: Bytes of stdout after which it is ended.
+        stdout_to: An open file that gets its stdout, all of it; nothing of that is kept here then.
 
     Raises:
         ProgramNotFoundError: The program could not be started.
@@ -106,6 +107,7 @@ class Child:
         cwd: Path | None = None,
         pass_fds: Sequence[int] = (),
         stdout_limit: int = 1 << 20,
+        stdout_to: int | None = None,
     ) -> None:
         # A missing or unrunnable program must fail here and not inside setpriv.
         if not (os.path.isfile(argv[0]) and os.access(argv[0], os.X_OK)):  # noqa: PTH113 - argv holds strings
@@ -116,7 +118,7 @@ class Child:
                 env=dict(env),
                 cwd=cwd,
                 stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                stdout=subprocess.PIPE if stdout_to is None else stdout_to,
                 stderr=subprocess.PIPE,
                 pass_fds=pass_fds,
                 start_new_session=True,
@@ -134,9 +136,11 @@ class Child:
                 raise
 
     def _attach(self, process: subprocess.Popen[bytes], stdin: bytes | None) -> None:
-        if process.stdout is None or process.stderr is None:
-            raise AssertionError("both are pipes")
-        self._stdout = _Drain(process.stdout, self._stdout_limit, refuse_more=True)
+        if process.stderr is None:
+            raise AssertionError("it is a pipe")
+        self._stdout = None
+        if process.stdout is not None:
+            self._stdout = _Drain(process.stdout, self._stdout_limit, refuse_more=True)
         self._stderr = _Drain(process.stderr, _STDERR_LIMIT, refuse_more=False)
         if stdin is not None and process.stdin is not None:
             # In a thread, as a child that never reads must not keep us from seeing that its time is over.
@@ -154,8 +158,7 @@ class Child:
         """End the child if it still runs, and reap it; its pipes are closed when nobody can write to them any more."""
         self.kill()
         self._process.wait()
-        if self._stdout.join(_LINGER_SECONDS):
-            self._stderr.join(_LINGER_SECONDS)
+        self._join_pipes(_LINGER_SECONDS)
 
     def wait(self, seconds: float) -> bool:
         """Wait at most so many seconds for the child to end.
@@ -167,8 +170,8 @@ class Child:
             OutputLimitError: It wrote more than it may.
         """
         # Pipes at their end announce the exit at once; Popen.wait with a timeout polls with growing delays.
-        ended = self._stdout.join(seconds) and self._stderr.join(seconds)
-        if self._stdout.overflowed.is_set():
+        ended = self._join_pipes(seconds)
+        if self._stdout is not None and self._stdout.overflowed.is_set():
             self.kill()
             raise OutputLimitError(self._stdout_limit)
         if not ended:
@@ -183,7 +186,7 @@ class Child:
         """Return how the child ended and what it wrote; only after `wait` returned true."""
         return Completed(
             status=self._process.wait(),
-            stdout=bytes(self._stdout.content),
+            stdout=b"" if self._stdout is None else bytes(self._stdout.content),
             stderr=self._stderr.content.decode("utf-8", "replace"),
         )
 
@@ -204,6 +207,10 @@ class Child:
             with contextlib.suppress(ChildProcessError, ProcessLookupError):
                 self._has_exited()  # raises if it was reaped: the process id may be anybody's by now
                 os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _join_pipes(self, seconds: float) -> bool:
+        """Wait for the end of each pipe; return whether it was reached."""
+        return (self._stdout is None or self._stdout.join(seconds)) and self._stderr.join(seconds)
 
     def _has_exited(self) -> bool:
         """Whether the child has ended; it is not reaped, so that its process id and its group stay its own.

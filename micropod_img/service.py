@@ -34,7 +34,9 @@ from micropod_img.verification_service import VerificationService
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from micropod_img.arrivals import Arrivals
     from micropod_img.progress import ProgressSink
+    from micropod_img.pull.keywords import Pulling
     from micropod_img.pull.secret import Credential
     from micropod_img.registries import RegistryService
     from micropod_img.reports import PullPlan, StoreUsage, ToolVersion
@@ -117,13 +119,7 @@ class ImageService(VerificationService):
             MicropodError: Every kind that CONTRACT.md, "Exit status", lists.
         """
         options = PullOptions(platform, all_platforms, policy, insecure, timeout, stall_timeout, auth)
-        cancellation = Cancellation()
-        job = self._job(options, progress or events.silent, cancellation)
-        try:
-            image, _, _ = job.pull(ref)
-        finally:
-            cancellation.cancel()  # an interrupt reaches this thread, and not those that read documents for it
-        return image
+        return self._pull(ref, options, progress, Cancellation())
 
     def pull_images(
         self,
@@ -309,6 +305,39 @@ class ImageService(VerificationService):
 
         return tool_versions(self.config.tools_dir)
 
+    def _pull_arriving(
+        self,
+        ref: str | Reference,
+        platform: str | Platform | None,
+        pull: Pulling,
+        arrivals: Arrivals | None,
+        cancellation: Cancellation,
+    ) -> Image:
+        options = PullOptions(
+            platform,
+            policy=pull.get("policy", "missing"),
+            insecure=pull.get("insecure", False),
+            timeout=pull.get("timeout"),
+            stall_timeout=pull.get("stall_timeout"),
+            auth=pull.get("auth"),
+        )
+        return self._pull(ref, options, pull.get("progress"), cancellation, arrivals)
+
+    def _pull(
+        self,
+        ref: str | Reference,
+        options: PullOptions,
+        progress: ProgressSink | None,
+        cancellation: Cancellation,
+        arrivals: Arrivals | None = None,
+    ) -> Image:
+        job = self._job(options, progress or events.silent, cancellation, arrivals=arrivals)
+        try:
+            image, _, _ = job.pull(ref)
+        finally:
+            cancellation.cancel()  # an interrupt reaches this thread, and not those that read documents for it
+        return image
+
     def _root_filesystems(self) -> RootFilesystems:
         if self._filesystems is None:
             from micropod_img.rootfs.filesystems import RootFilesystems  # noqa: PLC0415 - not on the path of a pull
@@ -317,7 +346,12 @@ class ImageService(VerificationService):
         return self._filesystems
 
     def _job(
-        self, options: PullOptions, sink: ProgressSink, cancellation: Cancellation, store: Store | None = None
+        self,
+        options: PullOptions,
+        sink: ProgressSink,
+        cancellation: Cancellation,
+        store: Store | None = None,
+        arrivals: Arrivals | None = None,
     ) -> PullJob:
         return PullJob(
             store=store or self._store,
@@ -326,6 +360,7 @@ class ImageService(VerificationService):
             options=options,
             sink=sink,
             cancellation=cancellation,
+            arrivals=arrivals,
         )
 
     def wanted_platform(self, platform: str | Platform | None) -> Platform:

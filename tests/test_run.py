@@ -356,3 +356,15 @@ def test_a_child_has_no_terminal_to_ask_though_we_have_one() -> None:
     for descriptor in (outer, inner):
         os.close(descriptor)
     assert (process.returncode, int(said) != 0) == (0, True)
+
+
+def test_output_goes_to_a_file_where_one_is_given(tmp_path: Path) -> None:
+    with (
+        (tmp_path / "output").open("wb") as file,
+        Child(
+            ["/bin/sh", "-c", "printf much; echo said >&2"], env=ENV, stdout_to=file.fileno(), stdout_limit=1
+        ) as child,
+    ):
+        assert soon(lambda: child.wait(0.05))
+        assert child.completed() == Completed(0, b"", "said\n")
+    assert (tmp_path / "output").read_bytes() == b"much"

@@ -140,6 +140,18 @@ class Crane:
         verbosely = ["--verbose"] if verbose else []
         return self._start(["pull", *verbosely, "--format=oci", self._target(digest), str(layout)], keep_open)
 
+    def start_blob(self, digest: Digest, file: int, *, keep_open: Sequence[int], verbose: bool = False) -> run.Child:
+        """Start to fetch a blob that the registry itself has; crane checks its digest, and fails where it is wrong.
+
+        Args:
+            digest: The blob.
+            file: Descriptor of an open file that gets its bytes as they come.
+            keep_open: Descriptors that the child holds until it ends.
+            verbose: Whether it tells how long a registry asks to wait.
+        """
+        verbosely = ["--verbose"] if verbose else []
+        return self._start(["blob", *verbosely, self._target(digest)], keep_open, stdout_to=file)
+
     def start_push(self, layout: Path, *, keep_open: Sequence[int], verbose: bool = False) -> run.Child:
         """Start to push the one image, or index, of an OCI layout to what the reference names.
 
@@ -175,9 +187,9 @@ class Crane:
         insecure = ["--insecure"] if self._access.endpoint.insecure else []
         return [str(self._program), command, *insecure, *arguments]
 
-    def _start(self, words: Sequence[str], keep_open: Sequence[int]) -> run.Child:
+    def _start(self, words: Sequence[str], keep_open: Sequence[int], *, stdout_to: int | None = None) -> run.Child:
         try:
-            return run.Child(self._argv(words), env=self._access.environment, pass_fds=keep_open)
+            return run.Child(self._argv(words), env=self._access.environment, pass_fds=keep_open, stdout_to=stdout_to)
         except run.ProgramNotFoundError as error:
             raise self._broken() from error
 

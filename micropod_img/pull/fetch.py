@@ -4,34 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from micropod_img import fsutil, media_types, progress, run
-from micropod_img.digest import hex_of
-from micropod_img.errors import DiskError, IntegrityError, NotFoundError, UnavailableError, UnsupportedError
-from micropod_img.pull.crane import TimeLimits, timed_out
+from micropod_img import fsutil, media_types, run
+from micropod_img.errors import DiskError, IntegrityError, NotFoundError, UnsupportedError
+from micropod_img.pull.watch import TICK_SECONDS, LayerWatch, Watchdog
 from micropod_img.store.blobs import is_hex
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from micropod_img.cancellation import Cancellation
     from micropod_img.digest import Digest
     from micropod_img.oci import Descriptor
     from micropod_img.progress import ProgressSink
-    from micropod_img.pull.crane import Crane
+    from micropod_img.pull.crane import Crane, TimeLimits
     from micropod_img.pull.crane_errors import Request
     from micropod_img.store.blobs import BlobStore
     from micropod_img.store.staging import Staging
 
-_TICK_SECONDS = 0.05
 
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """How something is fetched into a staging place.
 
-class Fetch:
-    """The fetch of one image, or one whole index, into one staging place.
-
-    Args:
+    Attributes:
         crane: The way to the registry.
         request: What is fetched, in words.
         staging: Where crane works.
@@ -41,28 +39,65 @@ class Fetch:
         limits: How long it may take.
     """
 
-    def __init__(
-        self,
-        *,
-        crane: Crane,
-        request: Request,
-        staging: Staging,
-        blobs: BlobStore,
-        sink: ProgressSink,
-        cancellation: Cancellation,
-        limits: TimeLimits,
-    ) -> None:
-        self._crane = crane
-        self._request = request
-        self._staging = staging
-        self._blobs = blobs
-        self._sink = sink
-        self._cancellation = cancellation
-        self._limits = limits
+    crane: Crane
+    request: Request
+    staging: Staging
+    blobs: BlobStore
+    sink: ProgressSink
+    cancellation: Cancellation
+    limits: TimeLimits
+
+    def watch(
+        self, missing: Iterable[Descriptor], on_arrival: Callable[[Digest], None] = lambda _digest: None
+    ) -> LayerWatch:
+        """Return what reads from the files how far missing layers are."""
+        return LayerWatch(
+            ref=self.request.ref,
+            directory=self.staging.blobs,
+            blobs=self.blobs,
+            layers=missing,
+            sink=self.sink,
+            on_arrival=on_arrival,
+        )
+
+    def watchdog(self) -> Watchdog:
+        """Return what gives a fetch up that begins now."""
+        return Watchdog(self.request, self.limits, self.cancellation)
+
+    def remove_torn(self) -> None:
+        """Remove what a crane that was ended left half-written: it takes space, and hides how the next one gets on."""
+        with fsutil.disk_errors(self.staging.path), contextlib.suppress(FileNotFoundError):
+            for path in self.staging.blobs.iterdir():
+                if not is_hex(path.name):
+                    path.unlink(missing_ok=True)
+
+    def wrong_size(self, layer: Descriptor) -> IntegrityError:
+        """Return the error for a layer that is not as large as its manifest says."""
+        return IntegrityError(
+            f"layer {layer.digest} of {self.request.ref} does not have the {layer.size} bytes that its manifest says",
+            code="size-mismatch",
+            hint="the image is broken; ask its publisher to push it again",
+            stage="verify",
+            endpoint=self.request.endpoint,
+        )
+
+
+class Fetch:
+    """The fetch of one image, or one whole index, by one crane.
+
+    Args:
+        transport: How it is fetched, and where to.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._crane = transport.crane
+        self._request = transport.request
+        self._staging = transport.staging
 
     def start(self, digest: Digest, *, verbose: bool = False) -> run.Child:
         """Start crane; the blobs that are linked into the staging layout by now it does not fetch."""
-        self._remove_torn()
+        self._transport.remove_torn()
         return self._crane.start_pull(
             digest, self._staging.image_layout, keep_open=(self._staging.descriptor,), verbose=verbose
         )
@@ -95,7 +130,7 @@ class Fetch:
                 continue
             try:
                 # One byte too many is the proof that it is there, and costs no more.
-                self._crane.blob(layer.digest, self._request, limit=1, cancellation=self._cancellation)
+                self._crane.blob(layer.digest, self._request, limit=1, cancellation=self._transport.cancellation)
             except run.OutputLimitError:
                 continue
             except NotFoundError as error:
@@ -119,115 +154,20 @@ class Fetch:
         Raises:
             MicropodError: It failed, stalled, or took too long; the layers that arrived whole are published.
         """
-        watch = _Watch(self._request.ref, self._staging, self._blobs, missing, self._sink)
-        last_growth = time.monotonic()
+        watch, watchdog = self._transport.watch(missing), self._transport.watchdog()
         try:
-            while not child.wait(_TICK_SECONDS):
-                self._cancellation.check()
-                now = time.monotonic()
-                if watch.look():
-                    last_growth = now
-                if now - last_growth > self._limits.stall_timeout:
-                    raise self._stalled()
-                if self._limits.expired():
-                    raise timed_out(self._request, self._limits)
+            while not child.wait(TICK_SECONDS):
+                watchdog.check(grown=watch.look())
         finally:
             watch.look()
         completed = child.completed()
         if completed.status != 0:
             raise self._crane.failure(completed, self._request)
-        self._expect_all(missing)
-
-    def _remove_torn(self) -> None:
-        """Remove what a crane that was ended left half-written: it takes space, and hides how the next one gets on."""
-        with fsutil.disk_errors(self._staging.path), contextlib.suppress(FileNotFoundError):
-            for path in self._staging.blobs.iterdir():
-                if not is_hex(path.name):
-                    path.unlink(missing_ok=True)
-
-    def _stalled(self) -> UnavailableError:
-        return UnavailableError(
-            f"{self._request.endpoint} sent nothing for {self._limits.stall_timeout:g} s ({self._request.ref})",
-            code="stalled",
-            hint="try again: layers that arrived whole are kept",
-            stage="fetch",
-            endpoint=self._request.endpoint,
-            retryable=True,
-        )
-
-    def _expect_all(self, missing: tuple[Descriptor, ...]) -> None:
         for layer in missing:
-            if not self._blobs.has(layer.digest, layer.size):
-                raise IntegrityError(
-                    f"layer {layer.digest} of {self._request.ref} does not have the {layer.size} bytes "
-                    "that its manifest says",
-                    code="size-mismatch",
-                    hint="the image is broken; ask its publisher to push it again",
-                    stage="verify",
-                    endpoint=self._request.endpoint,
-                )
+            if not self._transport.blobs.has(layer.digest, layer.size):
+                raise self._transport.wrong_size(layer)
 
 
 def is_foreign(layer: Descriptor) -> bool:
     """Whether crane would look for a layer elsewhere if its registry did not have it, at whatever address is named."""
     return bool(layer.urls) or layer.media_type in media_types.FOREIGN_LAYERS
-
-
-class _Watch:
-    """Reads from the sizes of crane's files what has arrived: ``<hex><random>`` while it is written, then ``<hex>``."""
-
-    def __init__(
-        self,
-        ref: str,
-        staging: Staging,
-        blobs: BlobStore,
-        layers: tuple[Descriptor, ...],
-        sink: ProgressSink,
-    ) -> None:
-        self._ref = ref
-        self._directory = staging.blobs
-        self._blobs = blobs
-        self._pending = {hex_of(layer.digest): layer for layer in layers}
-        self._received = dict.fromkeys(self._pending, -1)
-        self._sink = sink
-
-    def look(self) -> bool:
-        """Look once, publish what is complete; return whether anything has grown since the last time.
-
-        A file under a blob's own name that has another size is what the store had: crane will replace it.
-        """
-        sizes: dict[str, int] = {}
-        complete: list[str] = []
-        with contextlib.suppress(FileNotFoundError), os.scandir(self._directory) as entries:
-            for entry in entries:
-                name = entry.name[:64]
-                if name not in self._pending:
-                    continue
-                with contextlib.suppress(FileNotFoundError):  # crane renames as we look
-                    size = entry.stat().st_size
-                    if entry.name == name and size != self._pending[name].size:
-                        continue
-                    sizes[name] = max(sizes.get(name, 0), size)
-                    if entry.name == name:
-                        complete.append(name)
-                    elif sizes[name] > self._received[name]:
-                        # What must be durable in the end goes to the disk while crane waits for the network.
-                        fsutil.fsync_file(self._directory / entry.name)
-        grown = False
-        for name, size in sizes.items():
-            if size != self._received[name]:
-                self._received[name] = size
-                grown = True
-                layer = self._pending[name]
-                if name not in complete:
-                    self._sink(progress.LayerProgress(self._ref, layer.digest, min(size, layer.size), layer.size))
-        for name in complete:
-            self._publish(name)
-        return grown
-
-    def _publish(self, name: str) -> None:
-        layer = self._pending[name]
-        path = self._directory / name
-        self._blobs.publish(path, layer.digest)
-        del self._pending[name]
-        self._sink(progress.LayerProgress(self._ref, layer.digest, layer.size, layer.size))

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 from micropod_img import fsutil, progress
 from micropod_img.digest import hex_of
 from micropod_img.errors import NotFoundError
+from micropod_img.models import Layer
 from micropod_img.oci import Index
 from micropod_img.platforms import normalize, select
-from micropod_img.pull.fetch import Fetch, is_foreign
+from micropod_img.pull.fetch import Fetch, Transport, is_foreign
+from micropod_img.pull.layer_fetch import LayerFetch
 from micropod_img.pull.plan import Plan, plan_image, plan_index
 from micropod_img.pull.publish import Listing, publish
 from micropod_img.pull.pull import Pulled
@@ -19,6 +21,7 @@ from micropod_img.pull.resolve import Choice, Document, Resolver, no_such_platfo
 from micropod_img.store.blobs import is_hex
 
 if TYPE_CHECKING:
+    from micropod_img.arrivals import Arrivals
     from micropod_img.cancellation import Cancellation
     from micropod_img.digest import Digest
     from micropod_img.oci import Descriptor
@@ -71,7 +74,7 @@ class ImagePull:
         self._sink = sink
         self._cancellation = cancellation
         self._resolver = Resolver(crane, store.blobs, wanted.reference, self._request, cancellation)
-        self._fetch = Fetch(
+        self._transport = Transport(
             crane=crane,
             request=replace(self._request, stage="fetch"),
             staging=staging,
@@ -80,6 +83,9 @@ class ImagePull:
             cancellation=cancellation,
             limits=wanted.limits,
         )
+        self._fetch = Fetch(self._transport)
+        self._arrivals = wanted.arrivals
+        self._configs: dict[Digest, bytes] = {}
         self._owner = f"pull {wanted.reference.familiar}"
         self._child: Child | None = None
 
@@ -105,10 +111,12 @@ class ImagePull:
             self._let_go_of_others(plan)
             missing = self._lock_missing(plan, held)
             self._announce(plan, missing)
+            if self._arrivals is not None:
+                self._expect(plan, self._arrivals)
             self._bring(plan, missing)
-            configs = self._configs(plan)
+            self._read_configs(plan)
             path = () if choice is None else choice.path
-            listing = Listing(self._wanted.reference, top, platform, configs, path, self._wanted.restores)
+            listing = Listing(self._wanted.reference, top, platform, self._configs, path, self._wanted.restores)
             entry = publish(
                 self._store,
                 self._staging,
@@ -168,6 +176,14 @@ class ImagePull:
         layers = tuple(progress.LayerPlan(one.digest, one.size, one.digest not in absent) for one in plan.layers)
         self._sink(progress.FetchStarted(self._request.ref, plan.root.digest, layers))
 
+    def _expect(self, plan: Plan, arrivals: Arrivals) -> None:
+        """Read the configuration before any layer comes, and tell which layers will."""
+        self._read_configs(plan)
+        (manifest,) = plan.images
+        config = self._resolver.image_config(manifest, self._configs[manifest.config.digest])
+        layers = zip(manifest.layers, config.rootfs.diff_ids, strict=True)
+        arrivals.expect([Layer(one.digest, diff_id, one.media_type, one.size) for one, diff_id in layers])
+
     def _bring(self, plan: Plan, missing: tuple[Descriptor, ...]) -> None:
         """Fetch the missing layers; where trying again can help, that is done with what arrived whole kept."""
         self._fetch.check_space(missing)
@@ -180,6 +196,9 @@ class ImagePull:
     def _bring_once(self, plan: Plan, layers: tuple[Descriptor, ...], attempt: int) -> None:
         absent = self._lease(plan)
         missing = tuple(layer for layer in layers if layer in absent)
+        if self._arrivals is not None:
+            self._bring_in_order(plan, self._arrivals, missing, attempt)
+            return
         if not missing:
             self._end_child()
             return
@@ -188,14 +207,19 @@ class ImagePull:
         with child:
             self._fetch.finish(child, missing)
 
-    def _configs(self, plan: Plan) -> dict[Digest, bytes]:
-        """Return the bytes of every configuration, checked; most of them crane has just written."""
-        configs: dict[Digest, bytes] = {}
+    def _bring_in_order(self, plan: Plan, arrivals: Arrivals, missing: tuple[Descriptor, ...], attempt: int) -> None:
+        for layer in plan.layers:
+            if layer not in missing:
+                arrivals.arrived(layer.digest)
+        LayerFetch(self._transport, arrivals).run(missing, verbose=attempt > 1)
+
+    def _read_configs(self, plan: Plan) -> None:
+        """Read and check every configuration; most of them crane has just written."""
         for descriptor in plan.configs:
-            configs[descriptor.digest] = self._resolver.config(descriptor, at=self._staging.blobs)
+            if descriptor.digest not in self._configs:
+                self._configs[descriptor.digest] = self._resolver.config(descriptor, at=self._staging.blobs)
         for manifest in plan.images:
-            self._resolver.image_config(manifest, configs[manifest.config.digest])
-        return configs
+            self._resolver.image_config(manifest, self._configs[manifest.config.digest])
 
 
 def another_image(request: Request, wanted: Digest) -> NotFoundError:

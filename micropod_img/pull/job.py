@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from micropod_img.arrivals import Arrivals
     from micropod_img.cancellation import Cancellation
     from micropod_img.config import Config
     from micropod_img.digest import Digest
@@ -96,6 +97,7 @@ class PullJob:
         options: How references are pulled.
         sink: Is told of progress.
         cancellation: Ends the work.
+        arrivals: Is told of each layer that is here; only where one image is pulled for one platform.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class PullJob:
         options: PullOptions,
         sink: ProgressSink,
         cancellation: Cancellation,
+        arrivals: Arrivals | None = None,
     ) -> None:
         if options.policy not in POLICIES:
             raise UsageError(f"there is no pull policy {options.policy!r}", hint=f"choose of {', '.join(POLICIES)}")
@@ -121,6 +124,7 @@ class PullJob:
         self._strict = options.platform is not None
         self._sink = sink
         self._cancellation = cancellation
+        self._arrivals = arrivals
         self._crane: PendingTool | None = None
         self._hosts: Hosts | None = None
         self._loading = threading.Lock()
@@ -372,6 +376,7 @@ class PullJob:
             settings=hosts.settings,
             limits=hosts.limits(started),
             read_back=self._read_back,
+            arrivals=self._arrivals,
         )
 
     def _network(self) -> Hosts:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from micropod_img.arrivals import Arrivals
     from micropod_img.cancellation import Cancellation
     from micropod_img.digest import Digest
     from micropod_img.models import Image
@@ -58,6 +59,7 @@ class PullRequest:
         limits: How long it may take.
         read_back: Reads what was listed, while nothing can take it away yet.
         restores: An entry that lists the image already and stays as it is: only its blobs are fetched again.
+        arrivals: Is told of each layer that is here; then the lower layers come first.
     """
 
     reference: Reference
@@ -68,6 +70,7 @@ class PullRequest:
     limits: TimeLimits
     read_back: Callable[[Entry], Image]
     restores: Entry | None = None
+    arrivals: Arrivals | None = None
 
 
 @dataclass(frozen=True, slots=True)

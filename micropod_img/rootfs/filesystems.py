@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from micropod_img import fsutil, progress
 from micropod_img.errors import ConflictError, IntegrityError, NotFoundError, UsageError
 from micropod_img.models import DeleteResult
+from micropod_img.rootfs.ahead import UnpackingAhead
 from micropod_img.rootfs.drivers.choice import DriverSelection
 from micropod_img.rootfs.drivers.driver import PodPaths
 from micropod_img.rootfs.mountinfo import mounted_at
@@ -21,9 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from micropod_img.cancellation import Cancellation
     from micropod_img.digest import Digest
-    from micropod_img.models import DriverChoice, Image, Pod
+    from micropod_img.models import DriverChoice, Image, Layer, Pod
     from micropod_img.rootfs.drivers.driver import Driver
+    from micropod_img.rootfs.layer_source import LayerSource
+    from micropod_img.store.staging import Staging
     from micropod_img.store.store import Store
 
 
@@ -128,6 +132,15 @@ class RootFilesystems:
         finish = (lambda pod: self._write_bundle(pod, image, wish)) if wish.bundle else None
         request = PodRequest(wish.pod_id, read_only=wish.read_only, finish=finish)
         return self.pods.create(image, request, self._snapshots(driver), driver, call)
+
+    def ahead(self, call: Call, pull: Cancellation) -> UnpackingAhead:
+        """Return what unpacks an image while it is pulled, for a pod or a mount of it.
+
+        Args:
+            call: For whom; told of progress by another thread than the caller's.
+            pull: Is cancelled when it cannot be unpacked.
+        """
+        return UnpackingAhead(self._store, self._make_arriving, call, pull)
 
     def mount_pod(self, pod_id: str) -> Pod:
         """Mount a pod unless it is mounted; see `Pods.mount`."""
@@ -255,6 +268,10 @@ class RootFilesystems:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in known[1].rejected)
             call.sink(progress.Notice(call.ref, f"{known[1].reason} ({reasons})"))
         return known
+
+    def _make_arriving(self, layers: Sequence[Layer], source: LayerSource, staging: Staging, call: Call) -> None:
+        driver, _ = self._driver(call)
+        self._snapshots(driver).make_arriving(layers, source, staging, call)
 
     def _snapshots(self, driver: Driver) -> Snapshots:
         return Snapshots(self._store, driver, self._umoci)

@@ -106,10 +106,14 @@ def check_layer(
     if media_type not in media_types.LAYERS:
         raise UnsupportedError(f"layer {digest} is of the unknown type {media_type!r}", code="layer-media-type")
     gate = _Gate(digest, limits or Limits(), totals or ImageTotals())
-    if isinstance(blob, Path):
-        with disk_errors(blob), blob.open("rb", buffering=0) as stream:
-            return _check(stream, diff_id, gate, cancellation)
-    return _check(blob, diff_id, gate, cancellation)
+    try:
+        if isinstance(blob, Path):
+            with disk_errors(blob), blob.open("rb", buffering=0) as stream:
+                return _check(stream, diff_id, gate, cancellation)
+        return _check(blob, diff_id, gate, cancellation)
+    except BaseException:
+        gate.take_back()
+        raise
 
 
 def _check(blob: BinaryStream, diff_id: Digest, gate: _Gate, cancellation: Cancellation | None) -> GateReport:
@@ -174,6 +178,10 @@ class _Gate:
     def place(self) -> str:
         """How far it came."""
         return "its start" if self._last is None else f"entry {quoted(self._last)}"
+
+    def take_back(self) -> None:
+        """Count nothing of a layer that did not pass: it may come again."""
+        self._totals.add(-self.entries, -self.unpacked_size)
 
     def look_at(self, entry: Entry) -> None:
         """Let an entry pass, or raise `UnsafeError`."""

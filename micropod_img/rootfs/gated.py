@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from micropod_img.digest import hex_of
+from micropod_img.errors import MicropodError
 from micropod_img.rootfs.gate import check_layer, count_again
+from micropod_img.rootfs.layer_source import LayerLostError
 from micropod_img.rootfs.totals import ImageTotals
 from micropod_img.rootfs.umoci import LayerBlob
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from concurrent.futures import Executor, Future
-    from pathlib import Path
 
     from micropod_img.digest import Digest
     from micropod_img.models import Layer
     from micropod_img.rootfs.gate import GateReport
+    from micropod_img.rootfs.layer_source import LayerSource
     from micropod_img.rootfs.snapshots import Call
 
 
@@ -34,17 +36,22 @@ class GatedLayers:
 
     Args:
         layers: The layers, bottom to top.
-        blobs: A private directory with a link to each of them, named by its hex digits.
+        source: Where they are read from.
         executor: Where the gate runs.
         call: What ends the gate, and what the image may take.
         totals: What the layers take that are unpacked already; nothing if None.
     """
 
     def __init__(
-        self, layers: Sequence[Layer], blobs: Path, executor: Executor, call: Call, totals: ImageTotals | None = None
+        self,
+        layers: Sequence[Layer],
+        source: LayerSource,
+        executor: Executor,
+        call: Call,
+        totals: ImageTotals | None = None,
     ) -> None:
         self._layers = layers
-        self._blobs = blobs
+        self._source = source
         self._executor = executor
         self._call = call
         self._totals = totals or ImageTotals()
@@ -74,14 +81,19 @@ class GatedLayers:
         return passed
 
     def _check(self, layer: Layer) -> Passed:
-        path = self._blobs / hex_of(layer.digest)
-        report = check_layer(
-            path,
-            digest=layer.digest,
-            media_type=layer.media_type,
-            diff_id=layer.diff_id,
-            limits=self._call.limits,
-            totals=self._totals,
-            cancellation=self._call.cancellation,
-        )
-        return Passed(LayerBlob(path, layer.digest, layer.diff_id), report)
+        while True:
+            with contextlib.suppress(LayerLostError), self._source.reading(layer.digest) as reading:
+                try:
+                    report = check_layer(
+                        reading.stream,
+                        digest=layer.digest,
+                        media_type=layer.media_type,
+                        diff_id=layer.diff_id,
+                        limits=self._call.limits,
+                        totals=self._totals,
+                        cancellation=self._call.cancellation,
+                    )
+                except MicropodError:
+                    reading.verified()  # of bytes that are not the layer's it is no verdict
+                    raise
+                return Passed(LayerBlob(reading.verified(), layer.digest, layer.diff_id), report)

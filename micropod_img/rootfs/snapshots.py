@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from micropod_img.rootfs.chain import ChainId
     from micropod_img.rootfs.drivers.driver import Driver
     from micropod_img.rootfs.gated import GatedLayers
+    from micropod_img.rootfs.layer_source import LayerSource
     from micropod_img.rootfs.umoci import UnpackRoot
     from micropod_img.store.staging import Staging
     from micropod_img.store.store import Store
@@ -91,18 +92,39 @@ class Snapshots:
         lease(self._store.layout, staging, chain, observer(call.sink, call.ref))
         if all(map(self.has, chain)):
             return chain
+        layers = staging.path / "layers"
+        hold_layers(self._store, image, layers)
+        from micropod_img.rootfs.layer_source import HeldLayers  # noqa: PLC0415 - a warm start does without it
+
+        self._make(image.layer_details, chain, HeldLayers(layers), staging, call)
+        return chain
+
+    def make_arriving(self, layers: Sequence[Layer], source: LayerSource, staging: Staging, call: Call) -> None:
+        """Make the missing snapshots of an image whose layers arrive, each as soon as its layer is here; see `ensure`.
+
+        Args:
+            layers: Its layers, bottom to top.
+            source: Where they are read from.
+            staging: The lease.
+            call: For whom.
+        """
+        chain = chain_ids(layer.diff_id for layer in layers)
+        lease(self._store.layout, staging, chain)
+        if not all(map(self.has, chain)):
+            self._make(layers, chain, source, staging, call)
+
+    def _make(
+        self, layers: Sequence[Layer], chain: Sequence[ChainId], source: LayerSource, staging: Staging, call: Call
+    ) -> None:
         umoci = self._umoci()
         from micropod_img.rootfs.umoci import UnpackRoot  # noqa: PLC0415 - pulls in pydantic, which a warm start spares
 
-        layers = staging.path / "layers"
-        hold_layers(self._store, image, layers)
         with fsutil.disk_errors(staging.path):
             place = staging.path / "unpack"
             place.mkdir(mode=0o700)
         root = UnpackRoot(place, umoci=umoci)
         making = _Making(self._store, self._driver, self, root, call)
-        self._driver.isolated(lambda: making.run(image.layer_details, chain, layers), call.cancellation)
-        return chain
+        self._driver.isolated(lambda: making.run(layers, chain, source), call.cancellation)
 
     def _files(self, chain: ChainId) -> Path:
         return self._store.layout.snapshot(chain) / "fs"
@@ -118,7 +140,7 @@ class _Making:
         self._root = root
         self._call = call
 
-    def run(self, layers: Sequence[Layer], chain: Sequence[ChainId], blobs: Path) -> None:
+    def run(self, layers: Sequence[Layer], chain: Sequence[ChainId], source: LayerSource) -> None:
         # A warm start spares the decompressors, and the logging that the executor loads.
         from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
 
@@ -127,7 +149,7 @@ class _Making:
         totals = ImageTotals()
         totals.add_snapshots(self._store.layout.snapshot(one) for one in chain if self._snapshots.has(one))
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="gate") as executor:
-            gated = GatedLayers(layers, blobs, executor, self._call, totals)
+            gated = GatedLayers(layers, source, executor, self._call, totals)
             try:
                 for position, chain_id in enumerate(chain):
                     if not self._snapshots.has(chain_id):

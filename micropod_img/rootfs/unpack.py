@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from micropod_img import fsutil
 from micropod_img.errors import ConflictError, DiskError, NotFoundError, UsageError
 from micropod_img.rootfs.gated import GatedLayers
+from micropod_img.rootfs.layer_source import HeldLayers
 from micropod_img.rootfs.syscalls import sync_filesystem
 from micropod_img.rootfs.umoci import UnpackRoot
 from micropod_img.store.holding import hold_layers, read_config
@@ -98,7 +99,7 @@ def _passed_layers(store: Store, image: Image, staging: Staging, call: Call) -> 
     blobs = staging.path / "layers"
     hold_layers(store, image, blobs)
     with ThreadPoolExecutor(max_workers=_GATES, thread_name_prefix="gate") as executor:
-        gated = GatedLayers(image.layer_details, blobs, executor, call)
+        gated = GatedLayers(image.layer_details, HeldLayers(blobs), executor, call)
         try:
             positions = range(len(image.layers))
             for position in positions:

@@ -8,6 +8,7 @@ import pytest
 
 from micropod_img import tools
 from micropod_img.errors import ToolError
+from micropod_img.rootfs import umoci
 from tests.rootfs.runnable_images import static_busybox
 from tests.rootfs.unpacking import new_root
 from tests.support.processes import missing
@@ -36,3 +37,17 @@ def root(tmp_path: Path, program: Path) -> UnpackRoot:
 def busybox() -> bytes:
     """A program that runs without libraries."""
     return static_busybox()
+
+
+@pytest.fixture
+def unpacked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The digests of layers that umoci was given, in order."""
+    digests: list[str] = []
+    real = umoci.UnpackRoot.unpack_layer
+
+    def counting(self: umoci.UnpackRoot, blob: umoci.LayerBlob, **arguments: object) -> None:
+        digests.append(blob.digest)
+        real(self, blob, **arguments)  # type: ignore[arg-type]  # its only one is handed on as it is
+
+    monkeypatch.setattr(umoci.UnpackRoot, "unpack_layer", counting)
+    return digests

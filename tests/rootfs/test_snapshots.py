@@ -11,7 +11,7 @@ import pytest
 from micropod_img import progress
 from micropod_img.digest import sha256_of
 from micropod_img.errors import IntegrityError, MicropodError, UnsafeError
-from micropod_img.rootfs import syscalls, umoci
+from micropod_img.rootfs import syscalls
 from micropod_img.rootfs.mountinfo import mount_points
 from tests.rootfs.local_images import LocalService
 from tests.rootfs.tar_layers import header, tree
@@ -40,20 +40,6 @@ def service(store_root: Path) -> Iterator[LocalService]:
     made = LocalService(store_root)
     yield made
     made.end()
-
-
-@pytest.fixture
-def unpacked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The digests of layers that umoci was given, in order."""
-    digests: list[str] = []
-    real = umoci.UnpackRoot.unpack_layer
-
-    def counting(self: umoci.UnpackRoot, blob: umoci.LayerBlob, **arguments: object) -> None:
-        digests.append(blob.digest)
-        real(self, blob, **arguments)  # type: ignore[arg-type]  # its only one is handed on as it is
-
-    monkeypatch.setattr(umoci.UnpackRoot, "unpack_layer", counting)
-    return digests
 
 
 def create_in_child(root: Path, ref: str, *, said_after: float = 60) -> subprocess.Popen[bytes]:
