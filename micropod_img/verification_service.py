@@ -68,6 +68,7 @@ class VerificationService(RootFilesystemService):
             DiskError: The store cannot be written.
         """
         from micropod_img.pull.job import PullOptions  # noqa: PLC0415 - the same
+        from micropod_img.rootfs.snapshots import Call  # noqa: PLC0415 - the same
         from micropod_img.store.repair.repair import StoreRepair  # noqa: PLC0415 - the same
         from micropod_img.store.waits import observer  # noqa: PLC0415 - not on the start-up path of a pull
 
@@ -81,7 +82,9 @@ class VerificationService(RootFilesystemService):
             repair.drop(self._fetch_again(repair, options or PullOptions(), sink, cancellation))
             repair.adopt(self._names_of_pods())
             repair.remove_unneeded()
-            return self._verified(verification, tuple(repair.repaired))
+            # Images are whole by now, and snapshots can be made of them.
+            trees = self._root_filesystems().repair(before.problems, Call("", sink, cancellation))
+            return self._verified(verification, (*repair.repaired, *trees))
 
     @contextlib.contextmanager
     def _verifying(

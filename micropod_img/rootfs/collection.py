@@ -73,10 +73,15 @@ def _live(store: Store) -> Iterator[ChainId]:
         with contextlib.suppress(IntegrityError, UnsupportedError):
             for listed in images.records([entry]):
                 yield from chain_ids(layer.diff_id for layer in images.image(listed).layer_details)
+    yield from mounted_snapshots(store.layout)
+
+
+def mounted_snapshots(layout: StoreLayout) -> Iterator[ChainId]:
+    """Yield what the mounts that this process sees are made of, as far as snapshots say what they were made on."""
     for mount in mount_points().values():
         name = snapshot_of(mount)
         if name is not None and is_hex(name):
-            yield from _ancestry(store.layout, ChainId(Digest(f"sha256:{name}")))
+            yield from _ancestry(layout, ChainId(Digest(f"sha256:{name}")))
 
 
 def _ancestry(layout: StoreLayout, chain: ChainId) -> Iterator[ChainId]:

@@ -19,12 +19,13 @@ from micropod_img.rootfs.snapshots import Call, Snapshots
 from micropod_img.store.holding import read_config
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from micropod_img.cancellation import Cancellation
     from micropod_img.digest import Digest
     from micropod_img.models import DriverChoice, Image, Layer, Pod
+    from micropod_img.problems import Problem, Repair
     from micropod_img.rootfs.drivers.driver import Driver
     from micropod_img.rootfs.layer_source import LayerSource
     from micropod_img.store.staging import Staging
@@ -251,6 +252,14 @@ class RootFilesystems:
             if tolerant:
                 return DeleteResult((), 0)
             raise
+
+    def repair(self, problems: Iterable[Problem], call: Call) -> tuple[Repair, ...]:
+        """Put snapshots and pods right; see `micropod_img.rootfs.repair`."""
+        from micropod_img.rootfs.repair import RootfsRepair  # noqa: PLC0415 - asked for once in a while
+
+        repair = RootfsRepair(self._store, lambda: self._snapshots(self._driver(None)[0]), call)
+        repair.run(problems)
+        return tuple(repair.repaired)
 
     def _enter(self, call: Call) -> None:
         notice = self.enter_user_namespace()

@@ -3,7 +3,7 @@
 What is checked of a snapshot: that its files are there, that its chain is whole, and that nothing in it was changed
 through the filesystem after it was made: each file's ctime, which nobody can set (inode(7)), is older than the record
 of its parent, which is written last. What is not seen so is damage below the filesystem, and a change while the clock
-was set back; `micropod_img.rootfs.snapshot_files` compares every byte with the layer.
+was set back.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from micropod_img.store.blobs import is_hex
 from micropod_img.store.images import ImageStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from micropod_img.models import Image
     from micropod_img.store.store import Store
 
 _OTHER_NAMES = frozenset({"driver.json", "l", "empty", "empty-too"})
@@ -74,7 +75,7 @@ class _Look:
         yield from self._driver_problems()
         for name in sorted(self.pods):
             yield from self._pod_problems(name)
-        images = self._images_of_chains() if self.snapshots else {}
+        images = images_of_chains(self._store) if self.snapshots else {}
         for name in sorted(self.snapshots):
             yield from self._snapshot_problems(ChainId(Digest(f"sha256:{name}")), images)
         for name in sorted(_names(self._layout.snapshots) - self.snapshots - _OTHER_NAMES):
@@ -137,12 +138,13 @@ class _Look:
             except (ValueError, RecursionError):
                 yield Problem("corrupt-bundle", f"{paths.config} is not JSON", str(paths.config), pods=(record.id,))
 
-    def _snapshot_problems(self, chain: ChainId, images: Mapping[ChainId, tuple[str, ...]]) -> Iterator[Problem]:
+    def _snapshot_problems(self, chain: ChainId, images: Mapping[ChainId, Sequence[Image]]) -> Iterator[Problem]:
         place = self._layout.snapshot(chain)
 
         def problem(code: str, what: str) -> Problem:
+            names = tuple(sorted({image.ref or image.digest for image in images.get(chain, ())}))
             pods = tuple(sorted(self._users.get(chain, ())))
-            return Problem(code, f"snapshot {chain} {what}", str(place), chain, images.get(chain, ()), pods)
+            return Problem(code, f"snapshot {chain} {what}", str(place), chain, names, pods)
 
         files = place / "fs"
         if not files.is_dir() or files.is_symlink():
@@ -152,28 +154,36 @@ class _Look:
             parent = (place / "parent").read_text("ascii", "replace")
             made = (place / "parent").lstat().st_ctime_ns
         except OSError:
-            yield problem("broken-chain", "does not say what it was made on")
+            yield problem("incomplete-snapshot", "does not say what it was made on")
             return
-        if not _is_parent(parent):
-            yield problem("broken-chain", "does not say what it was made on")
+        right = {_parent_in(image, chain) for image in images.get(chain, ())}
+        if not _is_parent(parent) or (right and parent not in right):
+            yield problem("incomplete-snapshot", "does not say what it was made on")
         elif parent and parent.removeprefix("sha256:") not in self.snapshots:
             yield problem("broken-chain", f"was made on {parent}, which is missing")
         changed = changed_since(files, made)
         if changed is not None:
             yield problem("changed-snapshot", f"was changed after it was made: {quoted(changed)}")
 
-    def _images_of_chains(self) -> dict[ChainId, tuple[str, ...]]:
-        """Return which images each snapshot is of."""
-        images = ImageStore(self._store)
-        found: dict[ChainId, dict[str, None]] = defaultdict(dict)
-        with contextlib.suppress(MicropodError):
-            for entry in self._store.read_index().entries:
-                with contextlib.suppress(IntegrityError, UnsupportedError):
-                    for record in images.records([entry]):
-                        image = images.image(record)
-                        for chain in chain_ids(layer.diff_id for layer in image.layer_details):
-                            found[chain][image.ref or image.digest] = None
-        return {chain: tuple(sorted(names)) for chain, names in found.items()}
+
+def images_of_chains(store: Store) -> dict[ChainId, list[Image]]:
+    """Return the images that are here and that each snapshot is, or would be, of."""
+    images = ImageStore(store)
+    found: dict[ChainId, list[Image]] = defaultdict(list)
+    with contextlib.suppress(MicropodError):
+        for entry in store.read_index().entries:
+            with contextlib.suppress(IntegrityError, UnsupportedError):
+                for record in images.records([entry]):
+                    image = images.image(record)
+                    for chain in dict.fromkeys(chain_ids(layer.diff_id for layer in image.layer_details)):
+                        found[chain].append(image)
+    return found
+
+
+def _parent_in(image: Image, chain: ChainId) -> str:
+    ids = chain_ids(layer.diff_id for layer in image.layer_details)
+    position = ids.index(chain)
+    return ids[position - 1] if position else ""
 
 
 def readable_pods(store: Store) -> Iterator[PodRecord]:

@@ -75,8 +75,9 @@ SNAPSHOTS: dict[str, tuple[int, Callable[[Path], object], str]] = {
     "a mode changed": (1, lambda place: (place / "fs/etc/motd").chmod(0o777), "changed-snapshot"),
     "an owner changed": (1, lambda place: os.chown(place / "fs/etc/motd", 1, 1), "changed-snapshot"),
     "no files": (1, lambda place: (place / "fs").rename(place / "elsewhere"), "incomplete-snapshot"),
-    "no record of its parent": (1, lambda place: (place / "parent").unlink(), "broken-chain"),
-    "a torn record of its parent": (1, lambda place: os.truncate(place / "parent", 20), "broken-chain"),
+    "no record of its parent": (1, lambda place: (place / "parent").unlink(), "incomplete-snapshot"),
+    "a torn record of its parent": (1, lambda place: os.truncate(place / "parent", 20), "incomplete-snapshot"),
+    "the record of another parent": (1, lambda place: (place / "parent").write_text(""), "incomplete-snapshot"),
 }
 
 

@@ -99,6 +99,20 @@ class DriverSelection:
         members = self._read()
         return None if members is None else _choice(members).driver
 
+    def rewrite(self, made_with: str) -> None:
+        """Write a torn record again: the choice is made anew when it is needed, and no other while there are pods.
+
+        Args:
+            made_with: The driver that the snapshots here were made with.
+        """
+        self._record(DriverChoice(made_with, REASONS[made_with], ()), made_on={})
+
+    def forget(self) -> None:
+        """Remove a torn record, and with it all snapshots, as nobody knows for which driver they are."""
+        self._discard_snapshots()
+        with fsutil.disk_errors(self._store.layout.snapshot_driver):
+            self._store.layout.snapshot_driver.unlink(missing_ok=True)
+
     def choose(self, *, in_use: bool) -> tuple[Driver, DriverChoice]:
         """Try the drivers and record the first that works.
 
@@ -126,7 +140,7 @@ class DriverSelection:
                     choice = DriverChoice(driver.name, REASONS[driver.name], tuple(rejected))
                     if before not in (None, driver.name):
                         self._discard_snapshots()
-                    self._record(choice)
+                    self._record(choice, made_on=_circumstances(layout))
                     return driver, choice
                 rejected.append((driver.name, refusal or f"the pods here were made with {before}"))
         if in_use and before is not None:
@@ -165,13 +179,13 @@ class DriverSelection:
             raise IntegrityError(error.message, code="corrupt-driver", hint="micropod-img verify --repair") from error
         return members
 
-    def _record(self, choice: DriverChoice) -> None:
+    def _record(self, choice: DriverChoice, *, made_on: Mapping[str, object]) -> None:
         layout = self._store.layout
         document = {
             "driver": choice.driver,
             "reason": choice.reason,
             "rejected": dict(choice.rejected),
-            "made_on": _circumstances(layout),
+            "made_on": made_on,
         }
         with self._store.stage("driver") as staging, fsutil.disk_errors(layout.snapshots):
             fsutil.make_directory(layout.snapshots)
