@@ -223,7 +223,7 @@ class Push:
             written = child.written_bytes()
             if written != last_written:
                 last_written, last_growth = written, time.monotonic()
-            done = sum(root.needed.get(digest, 0) for digest in _distinct(_DONE, child.stderr_so_far()))
+            done = self._done(child.stderr_so_far(), root, written)
             if done != told:
                 told = done
                 self._sink(progress.PushProgress(request.ref, done, total))
@@ -235,6 +235,14 @@ class Push:
         if completed.status != 0:
             raise crane.failure(completed, request)
         self._sink(progress.PushProgress(request.ref, total, total))
+
+    @staticmethod
+    def _done(log: str, root: _Root, written: int) -> int:
+        """Return how many bytes are there: those that were before, and what crane has sent, which it logs late."""
+        there = sum(root.needed.get(digest, 0) for digest in _distinct(_DONE, log) - _distinct(_PUSHED, log))
+        sent = sum(root.needed.get(digest, 0) for digest in _distinct(_PUSHED, log))
+        # It writes a little more to the network than the blobs' bytes; the end is told when it has come.
+        return min(there + max(sent, written), max(_sum(root.needed) - 1, 0))
 
 
 def _destination(wanted: PushRequest, records: Sequence[Record]) -> Reference:

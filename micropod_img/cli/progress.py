@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from micropod_img.cli import output
-from micropod_img.progress import CredentialFound, Event, FetchStarted, Resolving, VerifyStarted, silent
+from micropod_img.progress import CredentialFound, Event, FetchStarted, PushStarted, Resolving, VerifyStarted, silent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,7 +102,7 @@ class _Terminal:
             sys.stderr.write(f"{_WIPE_LINE}{familiar(event.ref)}: asking {event.endpoint} …")
             sys.stderr.flush()
             self._has_status = True
-        elif isinstance(event, FetchStarted | VerifyStarted) and self._bars is None:
+        elif isinstance(event, FetchStarted | VerifyStarted | PushStarted) and self._bars is None:
             from micropod_img.render.progress_bars import Bars  # noqa: PLC0415 - loads rich
 
             self._wipe_status()

@@ -12,7 +12,17 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.table import Column
 from rich.text import Text
 
-from micropod_img.progress import Event, Failed, FetchStarted, Finished, LayerProgress, VerifyProgress, VerifyStarted
+from micropod_img.progress import (
+    Event,
+    Failed,
+    FetchStarted,
+    Finished,
+    LayerProgress,
+    PushProgress,
+    PushStarted,
+    VerifyProgress,
+    VerifyStarted,
+)
 from micropod_img.render.progress_lines import Transfer, familiar
 from micropod_img.render.text import part_of, short_digest, size
 
@@ -131,17 +141,16 @@ class _Fetch:
         self._bars.update(task, completed=received)
 
 
-class _Reading:
-    """The bar of a verification."""
+class _Whole:
+    """The one bar of a verification, or of a push."""
 
-    def __init__(self, bars: Progress, blobs: int, whole: int, clock: Callable[[], float]) -> None:
+    def __init__(self, bars: Progress, name: str, whole: int, clock: Callable[[], float]) -> None:
         self._bars = bars
         self._speed = _Speed(clock)
-        name = f"reading {blobs} blob{'s' if blobs > 1 else ''}"
         self._task = bars.add_task(name, total=whole, speed=self._speed)
 
     def note(self, done: int) -> None:
-        """Draw what has been read."""
+        """Draw what is done."""
         self._speed.note(done)
         self._bars.update(self._task, completed=done)
 
@@ -159,7 +168,7 @@ class Bars:
         self._clock = clock
         self._console = Console(file=stream, no_color=not colour, highlight=False)
         self._fetches: dict[str, _Fetch] = {}
-        self._reading: _Reading | None = None
+        self._whole: _Whole | None = None
         self._bars = Progress(
             TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
             BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=8)),
@@ -182,9 +191,12 @@ class Bars:
                 self._fetches[ref].note(event)
                 self._make_room()
             case VerifyStarted(blobs, whole):
-                self._reading = _Reading(self._bars, blobs, whole, self._clock)
-            case VerifyProgress(done) if self._reading is not None:
-                self._reading.note(done)
+                name = f"reading {blobs} blob{'s' if blobs > 1 else ''}"
+                self._whole = _Whole(self._bars, name, whole, self._clock)
+            case PushStarted(ref, _, _, whole):
+                self._whole = _Whole(self._bars, f"pushing {familiar(ref)}", whole, self._clock)
+            case VerifyProgress(done) | PushProgress(_, done) if self._whole is not None:
+                self._whole.note(done)
             case Finished(ref) | Failed(ref) if ref in self._fetches:
                 self._fetches.pop(ref).remove()
             case _:

@@ -8,7 +8,7 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from micropod_img.progress import Event, LayerProgress, VerifyProgress, Waiting
+from micropod_img.progress import Event, LayerProgress, PushProgress, VerifyProgress, Waiting
 from micropod_img.render.document import SCHEMA, error_object
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ def _passing(event: Event) -> tuple[str, str] | None:
     match event:
         case LayerProgress(ref, digest, received, size) if received < size:
             return ref, digest
+        case PushProgress(ref, done, size) if done < size:
+            return ref, ""
         case VerifyProgress(done, size) if done < size:
             return "", ""
         case _:

@@ -100,12 +100,22 @@ class PlainLines:
                 self._said[""] = self._clock()
                 yield f"reading {blobs} blob{'s' if blobs > 1 else ''}, {size(whole)}"
             case VerifyProgress(done, whole) if done < whole:
-                if self._clock() - self._said[""] >= QUIET_SECONDS:
-                    self._said[""] = self._clock()
-                    yield f"{100 * done // whole} % of {size(whole)}"
+                yield from self._so_far("", done, whole)
+            case PushStarted(ref, endpoint, _, whole):
+                self._said[ref] = self._clock()
+                yield f"{familiar(ref)}: pushing {size(whole)} to {one_line(endpoint)}"
+            case PushProgress(ref, done, whole) if done < whole:
+                yield from self._so_far(ref, done, whole)
             case _:
                 if (line := passing_line(event, self._style)) is not None:
                     yield line
+
+    def _so_far(self, ref: str, done: int, whole: int) -> Iterable[str]:
+        now = self._clock()
+        if now - self._said[ref] >= QUIET_SECONDS:
+            self._said[ref] = now
+            prefix = f"{familiar(ref)}: " if ref else ""
+            yield f"{prefix}{100 * done // whole} % of {size(whole)}"
 
     def _advanced(self, event: LayerProgress) -> Iterable[str]:
         transfer = self._transfers.get(event.ref)
@@ -150,26 +160,16 @@ def passing_line(event: Event, style: Style) -> str | None:
             return f"{familiar(ref)}: {one_line(reason)}; trying again in {seconds(delay)}, attempt {attempt}"
         case Notice(_, message):
             return warning_text(message, style)
+        case CredentialFound(ref, endpoint, source):
+            return f"{familiar(ref)}: {one_line(endpoint)} is shown a credential: {one_line(source)}"
         case _:
-            return _registry_line(event)
+            return None
 
 
 def _waiting_line(event: Waiting) -> str:
     prefix = f"{familiar(event.ref)}: " if event.ref else ""
     since = "" if event.since is None else f" since {event.since.astimezone():%H:%M:%S}"
     return f"{prefix}waiting for {one_line(event.subject)}, which {one_line(event.holder)} has locked{since}"
-
-
-def _registry_line(event: Event) -> str | None:
-    match event:
-        case CredentialFound(ref, endpoint, source):
-            return f"{familiar(ref)}: {one_line(endpoint)} is shown a credential: {one_line(source)}"
-        case PushStarted(ref, endpoint, _, bytes_to_push):
-            return f"{familiar(ref)}: pushing {size(bytes_to_push)} to {one_line(endpoint)}"
-        case PushProgress(ref, done, bytes_to_push) if 0 < done < bytes_to_push:
-            return f"{familiar(ref)}: {100 * done // bytes_to_push} % of {size(bytes_to_push)}"
-        case _:
-            return None
 
 
 def familiar(ref: str) -> str:

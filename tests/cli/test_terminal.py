@@ -10,6 +10,7 @@ from tests.cli.terminal import on_terminal
 from tests.support.faults import BLOBS, dripping, on, stalled
 from tests.support.images import image
 from tests.support.layers import random_layer
+from tests.support.uploads import Uploads
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,3 +114,20 @@ def test_plain_lines_can_be_had_on_a_terminal(
         assert terminal.end() == 0
     assert ESCAPE not in terminal.text
     assert f"{slow}: fetching 2 of 2 layers, 2.0 MiB\n" in terminal.text
+
+
+def test_a_push_shows_one_bar_that_grows_while_a_layer_is_sent(
+    store_root: Path, scripted: ScriptedRegistry, crane: Path
+) -> None:
+    assert crane
+    ref = scripted.serve("some/app", "1", image(LAYERS, platform="linux/amd64"))
+    assert process("--root", store_root, "pull", "--platform=linux/amd64", ref).status == 0
+    uploads = Uploads(scripted)
+    scripted.faults = (uploads, on("/uploads/", stalled(), method="PUT"))
+    with on_terminal("--root", store_root, "push", ref, scripted.reference("other/app", "1")) as terminal:
+        terminal.wait_for(f"pushing {scripted.host}/other/app:1")
+        terminal.wait_for("of 2.0 MiB")
+        scripted.faults = (uploads,)
+        scripted.released.set()
+        assert terminal.end() == 0, terminal.text
+    assert "pushed, 2.0 MiB sent" in terminal.text.rpartition("\r")[2]

@@ -17,6 +17,8 @@ from micropod_img.progress import (
     LayerPlan,
     LayerProgress,
     Notice,
+    PushProgress,
+    PushStarted,
     Resolving,
     Retrying,
     Waiting,
@@ -92,6 +94,17 @@ def test_a_long_fetch_says_now_and_then_how_far_it_is() -> None:
     assert lines(ticks)[1:] == [
         "app:1: 9 % of 4.0 MiB (78.1 KiB/s)",
         "app:1: 19 % of 4.0 MiB (78.1 KiB/s)",
+    ]
+
+
+def test_a_push_says_now_and_then_how_far_it_is() -> None:
+    started = PushStarted(REF, "registry.example.com", digest("f"), 10 * MIB)
+    ticks: list[Event | float] = [started]
+    for tick in range(1, 40):
+        ticks += [0.25, PushProgress(REF, tick * MIB // 4, 10 * MIB)]
+    assert lines([*ticks, PushProgress(REF, 10 * MIB, 10 * MIB)]) == [
+        "app:1: pushing 10.0 MiB to registry.example.com",
+        "app:1: 50 % of 10.0 MiB",
     ]
 
 
@@ -219,6 +232,12 @@ def test_json_lines_are_no_flood_and_never_leave_out_the_last() -> None:
         clock.now += 0.01
     sink(received(0, 3 * MIB))
     assert [json.loads(line)["received"] for line in written] == [0, 0, 50, 50, 3 * MIB]
+    written.clear()
+    for tick in range(100):
+        sink(PushProgress(REF, tick, MIB))
+        clock.now += 0.01
+    sink(PushProgress(REF, MIB, MIB))
+    assert [json.loads(line)["done"] for line in written] == [0, 50, MIB]
 
 
 class Screen(io.StringIO):

@@ -55,7 +55,7 @@ def push(
         typer.Option(
             "--progress",
             metavar="auto|plain|json|none",
-            help="On stderr: lines; JSON lines; nothing.",
+            help="On stderr: a bar on a terminal and lines elsewhere; lines; JSON lines; nothing.",
             autocompletion=words(*MODES),
         ),
     ] = "auto",
