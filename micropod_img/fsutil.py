@@ -7,7 +7,8 @@ import errno
 import fcntl
 import os
 import time
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from micropod_img.errors import DiskError
 
@@ -19,9 +20,15 @@ if TYPE_CHECKING:
 _SHORT_POLL_SECONDS = 0.005
 _COPY_BYTES = 1 << 20
 
+NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""What the kernel says where a disk, or a quota, is used up."""
+
+DISK_FULL: Final = "disk-full"
+"""The code of the error for a disk, or a quota, that is used up."""
+
 _DISK_CODES = {
-    errno.ENOSPC: ("disk-full", "the disk is full", "free some space, or choose another --root"),
-    errno.EDQUOT: ("disk-full", "the disk quota is used up", "free some space, or choose another --root"),
+    errno.ENOSPC: (DISK_FULL, "the disk is full", "free some space, or choose another --root"),
+    errno.EDQUOT: (DISK_FULL, "the disk quota is used up", "free some space, or choose another --root"),
     errno.EROFS: ("read-only", "the filesystem is read-only", "choose another --root"),
     errno.EACCES: ("permission", "permission denied", "run as the store's owner, or choose another --root"),
     errno.EPERM: ("permission", "operation not permitted", "run as the store's owner, or choose another --root"),
@@ -48,6 +55,53 @@ def disk_errors(path: Path | str) -> Iterator[None]:
         raise
     except OSError as error:
         raise disk_error(error, error.filename if isinstance(error.filename, str) else path) from error
+
+
+@dataclass(frozen=True, slots=True)
+class FreeSpace:
+    """What this user may still write to a filesystem.
+
+    Attributes:
+        size: Bytes.
+        files: How many files and directories; None where there is no limit but the space.
+    """
+
+    size: int
+    files: int | None
+
+
+def free_space(path: Path) -> FreeSpace:
+    """Return what is free on the filesystem of an existing path (statvfs(3))."""
+    status = os.statvfs(path)
+    is_root = os.geteuid() == 0  # for whom a part is reserved
+    size = status.f_frsize * (status.f_bfree if is_root else status.f_bavail)
+    files = status.f_ffree if is_root else status.f_favail
+    return FreeSpace(size, files if status.f_files else None)
+
+
+def require_space(path: Path, size: int, *, files: int = 0, for_what: str) -> None:
+    """Compare what is needed with what is free, before time is spent on what cannot end well.
+
+    Args:
+        path: Existing, on the filesystem that is written to.
+        size: Bytes that are needed.
+        files: How many files and directories are, as far as that is known.
+        for_what: Who needs them, as the subject of a sentence.
+
+    Raises:
+        DiskError: There is less.
+    """
+    with disk_errors(path):
+        free = free_space(path)
+    if size > free.size:
+        raise _too_little(path, f"{for_what} needs {size} bytes more, and {path} has {free.size} free")
+    if free.files is not None and files > free.files:
+        raise _too_little(path, f"{for_what} needs {files} files more, and {path} has inodes for {free.files}")
+
+
+def _too_little(path: Path, message: str) -> DiskError:
+    hint = "free some space (micropod-img gc, rmi), or use another --root"
+    return DiskError(message, code=DISK_FULL, hint=hint, stage="plan", detail=f"df {path}; df -i {path}")
 
 
 def fsync_file(path: Path) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from micropod_img import fsutil, media_types, run
-from micropod_img.errors import DiskError, IntegrityError, NotFoundError, UnsupportedError
+from micropod_img.errors import IntegrityError, NotFoundError, UnsupportedError
 from micropod_img.pull.watch import TICK_SECONDS, LayerWatch, Watchdog
 from micropod_img.store.blobs import is_hex
 
@@ -23,6 +22,9 @@ if TYPE_CHECKING:
     from micropod_img.pull.crane_errors import Request
     from micropod_img.store.blobs import BlobStore
     from micropod_img.store.staging import Staging
+
+
+_FILES_OF_A_PULL = 12  # directories, documents and the index
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +110,10 @@ class Fetch:
         Raises:
             DiskError: There is not enough space.
         """
-        needed = sum(blob.size for blob in missing)
-        status = os.statvfs(self._staging.path)
-        free = status.f_frsize * (status.f_bfree if os.geteuid() == 0 else status.f_bavail)
-        if needed > free:
-            raise DiskError(
-                f"{self._request.ref} needs {needed} bytes more, and {self._staging.path.parent} has {free} free",
-                code="disk-full",
-                hint="free some space (micropod-img gc, rmi), or use another --root",
-                stage="plan",
-            )
+        sizes = [blob.size for blob in missing]
+        fsutil.require_space(
+            self._staging.path.parent, sum(sizes), files=len(sizes) + _FILES_OF_A_PULL, for_what=self._request.ref
+        )
 
     def check_foreign(self, missing: Iterable[Descriptor]) -> None:
         """Check that the registry itself has the layers that it need not have; nobody else is asked for them.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
+from micropod_img import fsutil
 from micropod_img.errors import MicropodError
 from micropod_img.progress import LayerPlan
 from micropod_img.pull.access import open_access
@@ -160,5 +160,4 @@ def _free_bytes(store: Store) -> int:
     path = store.layout.root
     while not path.exists() and path != path.parent:
         path = path.parent
-    status = os.statvfs(path)
-    return status.f_frsize * (status.f_bfree if os.geteuid() == 0 else status.f_bavail)
+    return fsutil.free_space(path).size

@@ -38,9 +38,13 @@ def collect_snapshots(store: Store) -> DeleteResult:
     Raises:
         IntegrityError: The record of a pod is corrupt, so that nobody can know which snapshots it needs.
     """
-    layout = store.layout
-    if not layout.snapshots.exists():
+    if not store.layout.snapshots.exists():
         return DeleteResult((), 0)
+    return store.freeing(lambda: _collect_snapshots(store))
+
+
+def _collect_snapshots(store: Store) -> DeleteResult:
+    layout = store.layout
     # Removing takes longer than others should wait for the lock, so it is only renamed while that is held.
     with store.stage("trash") as trash:
         with no_new_leases(layout, store.on_wait) as leased, fsutil.disk_errors(layout.snapshots):

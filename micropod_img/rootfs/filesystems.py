@@ -160,7 +160,7 @@ class RootFilesystems:
         """Remove a pod; see `Pods.remove`."""
         checked_id(pod_id)
         self.enter_user_namespace()
-        self.pods.remove(pod_id)
+        self._store.freeing(lambda: self.pods.remove(pod_id))
 
     def mount_image(self, image: Image, target: Path, call: Call) -> Path:
         """Let an image's files be seen in a directory, read-only.

@@ -171,6 +171,9 @@ class _Making:
             with self._store.stage("snapshot") as staging:
                 made = staging.path / "snapshot"
                 with fsutil.disk_errors(made):
+                    fsutil.require_space(
+                        self._store.layout.root, passed.report.unpacked_size, for_what=f"a layer of {call.ref}"
+                    )
                     made.mkdir(mode=0o700)
                     parents = self._snapshots.files(chain[:position])
                     with self._driver.applying(parents, made, self._root.rootfs):

@@ -52,7 +52,7 @@ def unpack_image(store: Store, image: Image, destination: Path, *, umoci: Path, 
     """
     target = checked_destination(destination, store)
     with store.stage("unpack") as staging, _beside(target) as (place, lock):
-        layers = _passed_layers(store, image, staging, call)
+        layers = _passed_layers(store, image, staging, call, place)
         root = UnpackRoot(place, umoci=umoci, keep_open=(lock,))
         config = read_config(store, image)
         root.unpack_image(layers, config=config, cancellation=call.cancellation)
@@ -95,7 +95,7 @@ def _occupied(target: Path) -> ConflictError:
     )
 
 
-def _passed_layers(store: Store, image: Image, staging: Staging, call: Call) -> list[LayerBlob]:
+def _passed_layers(store: Store, image: Image, staging: Staging, call: Call, place: Path) -> list[LayerBlob]:
     blobs = staging.path / "layers"
     hold_layers(store, image, blobs)
     with ThreadPoolExecutor(max_workers=_GATES, thread_name_prefix="gate") as executor:
@@ -104,10 +104,14 @@ def _passed_layers(store: Store, image: Image, staging: Staging, call: Call) -> 
             positions = range(len(image.layers))
             for position in positions:
                 gated.look_at(position)
-            return [gated.passed(position).blob for position in positions]
+            passed = [gated.passed(position) for position in positions]
         except BaseException:
             call.cancellation.cancel()
             raise
+    # Later layers may take away what earlier ones brought, but each is there as a whole at one time.
+    largest = max((one.report.unpacked_size for one in passed), default=0)
+    fsutil.require_space(place.parent, largest, for_what=f"a layer of {call.ref}")
+    return [one.blob for one in passed]
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 """The store format that this program writes."""
 
-OURS = frozenset({"version", "images", "snapshots", "pods", "tmp", "locks", "damaged"})
+OURS = frozenset({"version", "images", "snapshots", "pods", "tmp", "locks", "damaged", "reserve"})
 """The names in a state directory."""
 
 _LONGEST_FORMAT = 9
@@ -78,6 +78,11 @@ class StoreLayout:
     def damaged(self) -> Path:
         """What a repair took away and nobody may need any more, for people to look at; made when there is any."""
         return self.root / "damaged"
+
+    @property
+    def reserve(self) -> Path:
+        """Space that is set aside for when the disk is full."""
+        return self.root / "reserve"
 
     @property
     def snapshots(self) -> Path:

@@ -40,6 +40,16 @@ def remove_images(
         UsageError: A prefix fits several digests.
         ConflictError: A digest is named by several references.
     """
+    return store.freeing(lambda: _remove_images(store, names, force=force, guard=guard))
+
+
+def _remove_images(
+    store: Store,
+    names: Sequence[str],
+    *,
+    force: bool,
+    guard: Callable[[frozenset[Digest]], None] | None,
+) -> DeleteResult:
     store.prepare()
     images = ImageStore(store)
     # The trash is emptied after the lock is gone: unlinking gigabytes takes longer than others should wait.
@@ -65,6 +75,10 @@ def collect_garbage(store: Store) -> DeleteResult:
     Raises:
         IntegrityError: An image is damaged, so that nobody can know which blobs it needs; nothing is removed.
     """
+    return store.freeing(lambda: _collect_garbage(store))
+
+
+def _collect_garbage(store: Store) -> DeleteResult:
     store.prepare()
     images = ImageStore(store)
     with store.stage("trash") as trash, store.index_transaction("gc") as transaction:
@@ -145,7 +159,15 @@ def _discard(store: Store, blobs: Iterable[Digest], trash: Path) -> dict[Digest,
             continue
         with fsutil.disk_errors(path), contextlib.suppress(FileNotFoundError):
             moved = trash / path.name
-            path.rename(moved)
+            try:
+                path.rename(moved)
+            except OSError as error:
+                if error.errno not in fsutil.NO_SPACE:
+                    raise
+                # The trash would have to grow. Who links the blob just now keeps it, and puts it back.
+                discarded[digest] = path.lstat().st_size
+                path.unlink()
+                continue
             status = moved.lstat()
             if status.st_nlink > 1:  # somebody linked it between the look and the rename, and counts on it
                 moved.rename(path)

@@ -107,6 +107,13 @@ class Staging:
             probe.write_bytes(content)
             try:
                 os.link(probe, target)
+            except PermissionError as error:  # link(2): EPERM
+                raise DiskError(
+                    f"{self._layout.root} is on a filesystem that has no hard links, which images need",
+                    code="no-hard-links",
+                    hint="choose a --root on ext4, xfs, btrfs or another filesystem of Linux",
+                    detail=str(error),
+                ) from error
             finally:
                 target.unlink(missing_ok=True)
                 probe.unlink()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from copy import copy
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 from micropod_img import fsutil
-from micropod_img.errors import ConflictError, IntegrityError
+from micropod_img.errors import ConflictError, DiskError, IntegrityError
 from micropod_img.locks import LockTimeoutError, Patience, locked, signed
 from micropod_img.store.blobs import BlobStore
 from micropod_img.store.index import LayoutIndex, parse_index, serialize
 from micropod_img.store.layout import StoreLayout
+from micropod_img.store.reserve import Reserve
 from micropod_img.store.staging import Staging, sweep
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from micropod_img.locks import WaitObserver
     from micropod_img.store.blobs import FileIdentity
 
+
+_Done = TypeVar("_Done")
 
 # Each is one index that was replaced while it was read; what is damaged is read as often, and then said to be.
 _MOST_READINGS = 16
@@ -90,6 +93,7 @@ class Store:
         self.layout = StoreLayout(root)
         self.layout.check(damaged=damaged)
         self.blobs = BlobStore(self.layout, bad)
+        self._reserve = Reserve(self.layout.reserve)
 
     def telling(self, on_wait: WaitObserver) -> Store:
         """Return this very store, which tells somebody else of waits for its locks."""
@@ -100,7 +104,24 @@ class Store:
     def prepare(self) -> None:
         """Make the store if it is not there, and sweep what killed processes left."""
         self.layout.prepare(self.on_wait)
+        self._reserve.fill()
         sweep(self.layout, self.blobs)
+
+    def freeing(self, action: Callable[[], _Done]) -> _Done:
+        """Do what frees space: on a full disk once more, with what is reserved for that.
+
+        Args:
+            action: Changes nothing where it ends for want of space.
+        """
+        try:
+            return action()
+        except DiskError as error:
+            if error.code != fsutil.DISK_FULL or not self._reserve.release():
+                raise
+        try:
+            return action()
+        finally:
+            self._reserve.restore()
 
     def read_index(self) -> LayoutIndex:
         """Return what the index says; that of a store which was not made yet is empty.

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from micropod_img.store.layout import StoreLayout
     from micropod_img.store.store import Store
 
+_TRIAL_BYTES = 1 << 20
+_TRIAL_FILES = 64
 _WHOLE_ID_MAP = (0, 0, (1 << 32) - 1)
 REASONS = {
     "overlay": "the kernel's overlay works here",
@@ -123,6 +125,7 @@ class DriverSelection:
 
         Raises:
             UnsupportedError: The driver that made the snapshots of these pods does not work any more.
+            DiskError: The disk is full.
         """
         layout = self._store.layout
         path = layout.locks / "driver.lock"
@@ -134,6 +137,8 @@ class DriverSelection:
             members = self._read()
             before = None if members is None else _choice(members).driver
             rejected: list[tuple[str, str]] = []
+            # A disk that is full says nothing of drivers, and must not decide for a lesser one.
+            fsutil.require_space(layout.root, _TRIAL_BYTES, files=_TRIAL_FILES, for_what="a trial of drivers")
             for driver in drivers(layout):
                 refusal = self._probe(driver)
                 if refusal is None and (not in_use or before in (None, driver.name)):
