@@ -116,6 +116,7 @@ class Push:
             self._lay_out(staging, root)
             self._sink(progress.PushStarted(str(destination), endpoint.host, root.digest, _sum(root.needed)))
             sent: set[Digest] = set()
+            there: set[Digest] = set()
 
             def send(crane: Crane, request: Request) -> None:
                 def attempt(number: int) -> None:
@@ -125,8 +126,9 @@ class Push:
                             self._watch(child, crane, request, root, limits)
                         finally:
                             sent.update(_distinct(_PUSHED, child.stderr_so_far()))
+                            there.update(_distinct(_DONE, child.stderr_so_far()))
 
-                retries.run(attempt, reached=False)
+                retries.run(attempt, reached=lambda: bool(there))
 
             ask(
                 endpoint,

@@ -186,6 +186,7 @@ CASES = {
     "reset-once": Case(on(UPLOADS, reset(), method="PATCH", times=1)),
     "reset-always": Case(on(UPLOADS, reset(), method="PATCH"), "connection-lost", 5, 8, attempts=1),
     "manifest-reset-once": Case(on("/manifests/", reset(), method="PUT", times=1)),
+    "stalled-once": Case(on("/manifests/", silent(), method="PUT", times=1), stall=1),
     "silent": Case(on(UPLOADS, silent(), method="POST"), "stalled", 5, stall=1),
     "silent-timeout": Case(on(UPLOADS, silent(), method="POST"), "timeout", 5, timeout=1),
     "503-once": Case(on(UPLOADS, html(503), method="POST", times=1)),

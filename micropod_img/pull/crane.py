@@ -200,7 +200,7 @@ class Crane:
             verbosely = ["--verbose"] if attempt > 1 else []
             return self._run_once([command, *verbosely, *rest], request, cancellation, limit)
 
-        answer = ask(1) if self._retries is None else self._retries.run(ask, reached=self._reached)
+        answer = ask(1) if self._retries is None else self._retries.run(ask, reached=lambda: self._reached)
         self._reached = True
         return answer
 

@@ -191,7 +191,7 @@ class ImagePull:
         if any(is_foreign(layer) for layer in layers):
             self._end_child()
             self._fetch.check_foreign(layers)
-        self._retries.run(lambda attempt: self._bring_once(plan, layers, attempt), reached=True)
+        self._retries.run(lambda attempt: self._bring_once(plan, layers, attempt), reached=lambda: True)
 
     def _bring_once(self, plan: Plan, layers: tuple[Descriptor, ...], attempt: int) -> None:
         absent = self._lease(plan)

@@ -99,12 +99,12 @@ class Retries:
     sink: ProgressSink
     cancellation: Cancellation
 
-    def run(self, work: Callable[[int], _Answer], *, reached: bool) -> _Answer:
+    def run(self, work: Callable[[int], _Answer], *, reached: Callable[[], bool]) -> _Answer:
         """Do a piece of work.
 
         Args:
             work: Is called with the number of the attempt, from 1.
-            reached: Whether the registry has answered this pull before.
+            reached: Returns whether the registry has answered before, by now.
 
         Raises:
             MicropodError: The error of the last attempt.
@@ -115,7 +115,7 @@ class Retries:
                 return work(attempt)
             except MicropodError as error:
                 now = Circumstances(
-                    attempt, reached, self.others_left, self.limits.seconds_left(), self.limits.stall_timeout
+                    attempt, reached(), self.others_left, self.limits.seconds_left(), self.limits.stall_timeout
                 )
                 delay = delay_before_next(error, now, jitter=random.uniform(0.8, 1.2))  # noqa: S311 - spreads load
                 if delay is None:

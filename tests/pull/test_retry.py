@@ -102,7 +102,7 @@ def test_work_is_repeated_until_it_succeeds_and_each_time_is_told() -> None:
             raise lost()
         return f"attempt {attempt}"
 
-    assert retries(events).run(work, reached=True) == f"attempt {ATTEMPTS}"
+    assert retries(events).run(work, reached=lambda: True) == f"attempt {ATTEMPTS}"
     assert [event.attempt for event in events if isinstance(event, Retrying)] == [2, 3]
 
 
@@ -112,7 +112,7 @@ def test_the_last_error_is_the_one_that_is_raised() -> None:
         raise UnavailableError(f"attempt {attempt}", code="connection-lost", retryable=True)
 
     with pytest.raises(UnavailableError, match=f"attempt {ATTEMPTS}"):
-        retries([]).run(work, reached=True)
+        retries([]).run(work, reached=lambda: True)
 
 
 def test_a_wait_ends_when_the_work_is_called_off() -> None:
@@ -123,4 +123,4 @@ def test_a_wait_ends_when_the_work_is_called_off() -> None:
         raise limited(50)
 
     with pytest.raises(CancelledError):
-        retries([], cancellation).run(work, reached=True)
+        retries([], cancellation).run(work, reached=lambda: True)
