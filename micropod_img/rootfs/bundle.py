@@ -60,8 +60,10 @@ _MASKED_PATHS: Final = (
     "/proc/scsi",
     "/proc/timer_list",
     "/proc/timer_stats",
+    "/sys/dev/block",
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
+    "/sys/fs/selinux",
 )
 """What containerd and podman hide; umoci's list is without the keys of other containers and the power meter."""
 
@@ -264,6 +266,8 @@ def _mount(item: object, mapped: MappedIds) -> dict[str, object]:
     if not isinstance(item, dict):
         raise _not_understood("mounts")
     options = item.get("options")
+    if item.get("type") == "proc" and not options:
+        return {**item, "options": ["nosuid", "noexec", "nodev"]}  # as everybody mounts it but umoci
     if item.get("type") == "devpts" and isinstance(options, list) and not mapped.has_group(_TTY_GROUP):
         return {**item, "options": [option for option in options if option != f"gid={_TTY_GROUP}"]}
     return dict(item)

@@ -212,6 +212,12 @@ def test_the_host_name_is_the_pod_id_as_far_as_it_may(
     assert at(bundle(BundleOptions(pod_id)), "hostname") == hostname
 
 
+def test_proc_is_mounted_as_podman_does(bundle: Callable[..., dict[str, Json]]) -> None:
+    mounts = at(bundle(), "mounts")
+    assert isinstance(mounts, list)
+    assert [at(one, "options") for one in mounts if at(one, "type") == "proc"] == [["nosuid", "noexec", "nodev"]]
+
+
 def test_namespaces_keep_the_process_apart(bundle: Callable[..., dict[str, Json]]) -> None:
     namespaces = at(bundle(), "linux", "namespaces")
     assert isinstance(namespaces, list)

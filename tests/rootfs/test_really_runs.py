@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from micropod_img.errors import UnsupportedError
 from tests.rootfs.local_images import LocalService
 from tests.rootfs.runnable_images import REF, runnable
 from tests.rootfs.unpacking import as_root
@@ -76,6 +77,33 @@ def test_the_command_of_the_image_runs_with_its_environment(service: LocalServic
     variables = runtime.output(made).splitlines()
     assert {"GREETING=hello world", "PATH=/bin", "HOME=/root"} <= set(variables)
     assert not [variable for variable in variables if variable.startswith("TERM=")]
+
+
+def test_arguments_replace_the_command_and_the_entrypoint_stays(
+    service: LocalService, runtime: Runtime, busybox: bytes
+) -> None:
+    ref = service.put(runnable(busybox, Entrypoint=["/bin/sh", "-c", 'echo "$0" "$@"', "entrypoint"], Cmd=["command"]))
+    assert runtime.output(service.create_pod(ref, bundle=True, policy="never")) == "entrypoint command\n"
+    made = service.create_pod(ref, bundle=True, args=["given", "two words"], policy="never")
+    assert runtime.output(made) == "entrypoint given two words\n"
+
+
+def test_a_working_directory_that_the_image_does_not_have_is_made(
+    service: LocalService, runtime: Runtime, busybox: bytes
+) -> None:
+    ref = service.put(runnable(busybox, WorkingDir="/made/up"))
+    assert runtime.output(pod(service, "pwd; ls -ld .", ref=ref)).startswith("/made/up\ndrwxr-xr-x")
+
+
+def test_there_is_no_terminal(service: LocalService, runtime: Runtime) -> None:
+    script = "for stream in 0 1 2; do test -t $stream && echo terminal; done; echo $TERM"
+    assert runtime.output(pod(service, script)) == "\n"
+
+
+def test_an_unknown_user_runs_as_nobody_and_leaves_no_pod(service: LocalService, busybox: bytes) -> None:
+    with pytest.raises(UnsupportedError, match="nobody"):
+        pod(service, "id", ref=service.put(runnable(busybox, User="nobody")))
+    assert service.list_pods() == []
 
 
 def test_a_file_of_each_layer_is_there_and_none_that_was_whited_out(service: LocalService, runtime: Runtime) -> None:

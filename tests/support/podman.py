@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from tests.support.processes import require_program, run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
+
+
+def members(value: Json) -> dict[str, Json]:
+    assert isinstance(value, dict)
+    return value
+
+
+def texts(value: Json) -> list[str]:
+    assert isinstance(value, list)
+    return list(map(str, value))
 
 
 @dataclass(frozen=True)
@@ -39,14 +52,30 @@ class Podman:
         Raises:
             AssertionError: Podman refuses it; the message has its words.
         """
-        no_credentials = self.state / "auth.json"  # it wants the file that the environment names, and there is none
-        no_credentials.write_text("{}")
-        self._run("pull", "--quiet", "--tls-verify=false", f"--authfile={no_credentials}", ref)
+        self._pull(ref)
         mounted = Path(self._run("image", "mount", ref).strip())
         try:
             yield mounted
         finally:
             self._run("image", "umount", ref)
+
+    def runtime_configuration(self, ref: str, arguments: Sequence[str]) -> dict[str, Json] | None:
+        """Pull an image, make a container of it, and return what its runtime would be told; None if podman refuses."""
+        self._pull(ref)
+        limits = ["--network=none", "--cgroups=disabled", "--ulimit=host", "--pull=never"]
+        container = self._run("create", *limits, ref, *arguments).strip()
+        try:
+            run(*self.argv(), "--runtime=/bin/false", "init", container)  # it is not to run, and need not be able to
+            made = self.root / f"{self.driver}-containers" / container / "userdata/config.json"
+            parsed: Json = json.loads(made.read_bytes()) if made.exists() else None
+        finally:
+            self._run("rm", "--force", container)
+        return None if parsed is None else members(parsed)
+
+    def _pull(self, ref: str) -> None:
+        no_credentials = self.state / "auth.json"  # it wants the file that the environment names, and there is none
+        no_credentials.write_text("{}")
+        self._run("pull", "--quiet", "--tls-verify=false", f"--authfile={no_credentials}", ref)
 
     def _run(self, *argv: str) -> str:
         done = run(*self.argv(), *argv)
