@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from micropod_img.errors import InvalidReference, UsageError
+from micropod_img.invoker import invoking_uid
 from micropod_img.limits import LIMIT_NAMES, InvalidLimitError, Limits, written_name
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def home_directory(environment: Mapping[str, str], uid: int | None = None) -> Pa
     import pwd  # noqa: PLC0415 - few processes run without HOME
 
     try:
-        return Path(pwd.getpwuid(os.getuid() if uid is None else uid).pw_dir)
+        return Path(pwd.getpwuid(invoking_uid() if uid is None else uid).pw_dir)
     except KeyError:
         return None
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from micropod_img.errors import DiskError
+from micropod_img.invoker import invoking_uid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -73,7 +74,7 @@ class FreeSpace:
 def free_space(path: Path) -> FreeSpace:
     """Return what is free on the filesystem of an existing path (statvfs(3))."""
     status = os.statvfs(path)
-    is_root = os.geteuid() == 0  # for whom a part is reserved
+    is_root = invoking_uid() == 0  # for whom a part is reserved
     size = status.f_frsize * (status.f_bfree if is_root else status.f_bavail)
     files = status.f_ffree if is_root else status.f_favail
     return FreeSpace(size, files if status.f_files else None)

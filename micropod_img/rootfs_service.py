@@ -198,11 +198,11 @@ class RootFilesystemService(ABC):
 
         sink = events.serialized(pull.get("progress") or events.silent)
         call = Call(str(ref), sink, Cancellation(), limits or self.config.limits)
+        self._root_filesystems().enter(call)  # what shows progress, and a pull itself, has threads
         ending = Cancellation()
         with self._root_filesystems().ahead(call, ending) as ahead:
-            arrivals = ahead if ahead.possible else None
             try:
-                image = self._pull_arriving(ref, platform, pull | {"progress": sink}, arrivals, ending)
+                image = self._pull_arriving(ref, platform, pull | {"progress": sink}, ahead, ending)
             except CancelledError:
                 ahead.raise_error()
                 raise

@@ -21,11 +21,11 @@ from micropod_img.errors import (
     UnsupportedError,
     UsageError,
 )
+from micropod_img.invoker import invoking_uid
 from micropod_img.models import DeleteResult, Image, PullFailure, PullReport
 from micropod_img.platforms import Platform, host_platform
 from micropod_img.pull.job import Policy, PullJob, PullOptions
 from micropod_img.reference import Reference
-from micropod_img.rootfs.invoker import invoking_uid
 from micropod_img.store.images import ImageStore
 from micropod_img.store.store import Store
 from micropod_img.store.waits import observer

@@ -38,7 +38,7 @@ class Settings:
         from pathlib import Path  # noqa: PLC0415 - the same
 
         from micropod_img.config import load_config  # noqa: PLC0415 - the same
-        from micropod_img.rootfs.invoker import invoking_uid  # noqa: PLC0415 - the same
+        from micropod_img.invoker import invoking_uid  # noqa: PLC0415 - the same
 
         named = None if self.config is None else Path(self.config)
         return load_config(named, os.environ, uid=invoking_uid())

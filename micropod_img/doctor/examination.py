@@ -13,7 +13,7 @@ from micropod_img.config import Config, load_config, store_root
 from micropod_img.diagnosis import Diagnosis, Finding, problem
 from micropod_img.doctor import machine, root_filesystems, settings, store_state, users
 from micropod_img.errors import ConflictError, MicropodError
-from micropod_img.rootfs.invoker import invoking_uid
+from micropod_img.invoker import invoking_uid
 from micropod_img.store.store import Store
 from micropod_img.store.trees import remove_tree_if_possible
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Final
 from micropod_img.config import config_files
 from micropod_img.diagnosis import Finding, fine, problem, warning
 from micropod_img.errors import MicropodError
+from micropod_img.invoker import invoking_uid
 from micropod_img.pull.access import PROXIES
 from micropod_img.pull.auth_files import read_auth_file
 from micropod_img.pull.certificates import read_authorities
 from micropod_img.pull.credentials import auth_file_locations
 from micropod_img.pull.registries_conf import load_registries, registries_files
-from micropod_img.rootfs.invoker import invoking_uid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

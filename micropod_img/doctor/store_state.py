@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from micropod_img import fsutil
 from micropod_img.diagnosis import Finding, fine, problem, warning
 from micropod_img.errors import DiskError, IntegrityError, MicropodError, ToolError
 from micropod_img.render.text import size
@@ -177,15 +178,14 @@ def space(place: Path) -> Finding:
         place: A directory on the store's filesystem.
     """
     subject = "space"
-    status = os.statvfs(place)
-    free, inodes = status.f_bavail * status.f_frsize, status.f_favail
-    limited = status.f_files > 0  # btrfs makes inodes as it needs them
-    facts: Facts = {"free_bytes": free, "free_inodes": inodes if limited else None}
-    number = f"{inodes} inodes" if limited else "inodes without limit"
-    message = f"{size(free)} and {number} are free"
+    free = fsutil.free_space(place)
+    facts: Facts = {"free_bytes": free.size, "free_inodes": free.files}
+    # btrfs makes inodes as it needs them.
+    number = "inodes without limit" if free.files is None else f"{free.files} inodes"
+    message = f"{size(free.size)} and {number} are free"
     hint = "micropod-img gc frees what no image needs, micropod-img df says which images are large"
-    if free < _FULL_BYTES or (limited and inodes < _FULL_INODES):
+    if free.size < _FULL_BYTES or (free.files is not None and free.files < _FULL_INODES):
         return problem(subject, DiskError(message, code="disk-full", hint=hint), **facts)
-    if free < _SCARCE_BYTES or (limited and inodes < _SCARCE_INODES):
+    if free.size < _SCARCE_BYTES or (free.files is not None and free.files < _SCARCE_INODES):
         return warning(subject, message, hint, **facts)
     return fine(subject, message, **facts)

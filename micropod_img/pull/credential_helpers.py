@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from micropod_img import run
 from micropod_img.errors import AuthError
+from micropod_img.invoker import as_invoker
 from micropod_img.pull.auth_files import printable, registry_of_key
 from micropod_img.pull.secret import Credential, Secret, is_text
 
@@ -118,7 +119,7 @@ class CredentialHelper:
             return _Failure("is not in PATH", hint=_INSTALL)
         try:
             return run.run(
-                [program, action],
+                [*as_invoker(), program, action],
                 env=self.environment,
                 stdin=stdin,
                 timeout=self.timeout,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import pwd
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from micropod_img.invoker import invoking_uid
 from micropod_img.pull.auth_files import AuthFile, keys_for, printable, read_auth_file, server_name
 from micropod_img.pull.credential_helpers import HELPER_TIMEOUT, CredentialHelper
 from micropod_img.pull.secret import Credential
@@ -115,7 +115,7 @@ def auth_file_locations(environment: Mapping[str, str], auth_file: Path | None =
     runtime = _path(environment, "XDG_RUNTIME_DIR")
     configuration = _path(environment, "XDG_CONFIG_HOME") or _home(environment) / ".config"
     defaults = (
-        runtime / "containers/auth.json" if runtime else _RUNTIME_DIRECTORIES / str(os.getuid()) / "auth.json",
+        runtime / "containers/auth.json" if runtime else _RUNTIME_DIRECTORIES / str(invoking_uid()) / "auth.json",
         configuration / "containers/auth.json",
         docker_config_file(environment),
     )
@@ -211,7 +211,7 @@ def helper_for(
 
 
 def _home(environment: Mapping[str, str]) -> Path:
-    return _path(environment, "HOME") or Path(pwd.getpwuid(os.getuid()).pw_dir)
+    return _path(environment, "HOME") or Path(pwd.getpwuid(invoking_uid()).pw_dir)
 
 
 def _path(environment: Mapping[str, str], name: str) -> Path | None:

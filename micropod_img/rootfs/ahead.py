@@ -7,7 +7,6 @@ changes how long it takes and nothing else.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
@@ -56,11 +55,6 @@ class UnpackingAhead:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._give_up()
-
-    @property
-    def possible(self) -> bool:
-        """Whether this process may mount; an ordinary user's may when no thread of the pull is left."""
-        return os.geteuid() == 0
 
     def expect(self, layers: Sequence[Layer]) -> None:
         """Begin with an image; what was begun before is given up."""

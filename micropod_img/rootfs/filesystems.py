@@ -127,7 +127,7 @@ class RootFilesystems:
             call: For whom.
         """
         self.check_wish(wish)
-        self._enter(call)
+        self.enter(call)
         self._store.layout.prepare(self._store.on_wait)
         driver, _ = self._driver(call)
         finish = (lambda pod: self._write_bundle(pod, image, wish)) if wish.bundle else None
@@ -178,7 +178,7 @@ class RootFilesystems:
             ConflictError: An image is mounted there already.
             MicropodError: As `Snapshots.ensure`; or it cannot be mounted.
         """
-        self._enter(call)
+        self.enter(call)
         place = target.resolve()
         if not place.is_dir():
             raise NotFoundError(f"{target} is not a directory", code="no-such-directory", hint="make it first")
@@ -239,16 +239,17 @@ class RootFilesystems:
         """Remove the snapshots that nobody needs; see `collect_snapshots`.
 
         Args:
-            tolerant: Whether nothing is removed, in place of an error, where nobody can know what a pod needs.
+            tolerant: Whether nothing is removed, in place of an error, where nobody can know what a pod needs, or
+                this process cannot enter the user namespace in which the snapshots are.
         """
         from micropod_img.rootfs.collection import collect_snapshots  # noqa: PLC0415 - pods do without it
 
-        if self._store.layout.snapshots.exists():  # what is mounted keeps its snapshots
-            self.enter_user_namespace()
-        self.pods.sweep()
         try:
+            if self._store.layout.snapshots.exists():  # what is mounted keeps its snapshots
+                self.enter_user_namespace()
+            self.pods.sweep()
             return collect_snapshots(self._store)
-        except IntegrityError:
+        except (IntegrityError, ConflictError):
             if tolerant:
                 return DeleteResult((), 0)
             raise
@@ -261,7 +262,8 @@ class RootFilesystems:
         repair.run(problems)
         return tuple(repair.repaired)
 
-    def _enter(self, call: Call) -> None:
+    def enter(self, call: Call) -> None:
+        """Do as `enter_user_namespace`; what the user should know, their progress tells."""
         notice = self.enter_user_namespace()
         if notice is not None:
             call.sink(progress.Notice(call.ref, notice))

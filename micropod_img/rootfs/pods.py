@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from micropod_img import fsutil
 from micropod_img.errors import ConflictError, MicropodError, NotFoundError, UsageError
+from micropod_img.invoker import invoking_uid
 from micropod_img.locks import Patience, locked_directory
 from micropod_img.models import Pod
 from micropod_img.rootfs.drivers.driver import PodPaths
-from micropod_img.rootfs.invoker import invoking_uid
 from micropod_img.rootfs.lower_directories import rename_unless_lower
 from micropod_img.rootfs.mountinfo import mount_points
 from micropod_img.rootfs.mounts import unmount

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Final
 
 from micropod_img import fsutil, run
 from micropod_img.errors import ConflictError, MicropodError, UnsupportedError
+from micropod_img.invoker import INVOKING_UID
 from micropod_img.locks import Patience, locked, signed
-from micropod_img.rootfs.invoker import INVOKING_UID
 from micropod_img.rootfs.programs import find_program
 from micropod_img.rootfs.subordinate_ids import IdRange, subordinate_ids
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -17,16 +18,31 @@ import pytest
 from micropod_img.rootfs.userns import COST_OF_ONE_ID
 from tests.rootfs.local_images import put_image
 from tests.rootfs.runnable_images import REF, runnable
+from tests.support.images import image
+from tests.support.layers import layer
 from tests.support.ordinary_user import FIRST_SUBORDINATE_ID, UID, OrdinaryUser, ordinary_user
 from tests.support.processes import require_program, run
+from tests.support.push import push
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator, Mapping
 
     from tests.support.images import Manifest
+    from tests.support.registries import Registry
 
 BY_NAME = "local/by-name:1"
+WITH_THREADS = """
+import sys, threading
+from micropod_img import ImageService, MicropodError
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+service = ImageService(sys.argv[1])
+try:
+    {call}
+    print("done")
+except MicropodError as error:
+    print(error.exit_status, error.code)
+"""
 MICROPOD = (sys.executable, "-m", "micropod_img")
 
 
@@ -216,6 +232,52 @@ def test_a_busy_pod_says_who_holds_it(store: UsersStore) -> None:
             assert "(sleep, its working directory)" in done.stderr
         inside.kill()
     store.succeed("pod", "rm", rootfs.parent.name)
+
+
+def test_a_pod_is_pulled_first_with_its_progress_on_a_terminal(
+    store: UsersStore, crane: Path, crane_registry: Registry
+) -> None:
+    """Bars are drawn by a thread, beside which nobody enters a user namespace."""
+    assert crane
+    ref = push(crane_registry, "ordinary-user/terminal", "v1", image([layer({"a": os.urandom(1 << 20)})]))
+    script = require_program("script", package="bsdutils")
+    command = [*MICROPOD, "--root", str(store.root), "pod", "create", ref]
+    done = store.user.run(script, "-qec", shlex.join(command), "/dev/null", environment={"TERM": "xterm"})
+    assert done.returncode == 0, done.stdout
+    assert "of 1.0 MiB" in done.stdout
+    assert json.loads(store.succeed("--json", "pod", "ls"))["data"]["pods"][0]["mounted"]
+
+
+def test_a_credential_helper_is_run_as_the_user(store: UsersStore, crane: Path, crane_registry: Registry) -> None:
+    """Inside of the namespace it would be root, whose keyring is another one."""
+    assert crane
+    ref = push(crane_registry, "ordinary-user/helper", "v1", image([layer({"a": b"1"})]))
+    helper = store.user.home / "docker-credential-who"
+    helper.write_text(
+        f'#!/bin/sh\nid -u > {store.user.home}/who; echo "credentials not found in native keychain"; exit 1\n'
+    )
+    helper.chmod(0o755)
+    auths = store.user.home / "auth.json"
+    auths.write_text('{"credsStore": "who"}')
+    shutil.chown(auths, UID, UID)
+    environment = {"REGISTRY_AUTH_FILE": str(auths), "PATH": f"{store.user.home}:/usr/bin:/bin"}
+    done = store.user.run(*MICROPOD, "--root", store.root, "pod", "create", ref, environment=environment)
+    assert done.returncode == 0, done.stderr
+    assert (store.user.home / "who").read_text() == f"{UID}\n"
+
+
+def test_a_process_with_threads_makes_no_pod_and_pulls_nothing_for_it(store: UsersStore) -> None:
+    done = store.user.python(WITH_THREADS.format(call="service.create_pod('127.0.0.1:1/nobody/there')"), store.root)
+    assert done.stdout == "9 threads\n", done.stderr
+
+
+def test_a_process_with_threads_removes_images_and_leaves_their_snapshots_to_gc(store: UsersStore) -> None:
+    store.succeed("pod", "rm", store.create(ref=BY_NAME).parent.name)
+    calls = "[service.delete_image(ref) for ref in (sys.argv[2], sys.argv[3])]"
+    done = store.user.python(WITH_THREADS.format(call=calls), store.root, REF, BY_NAME)
+    assert done.stdout == "done\n", done.stderr
+    removed = json.loads(store.succeed("--json", "gc"))["data"]["removed"]
+    assert len(removed) == 3
 
 
 def test_what_a_killed_command_left_of_other_ids_is_swept_by_the_next_one_inside(store: UsersStore) -> None:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from micropod_img.invoker import INVOKING_UID, invoking_uid
 from micropod_img.rootfs import userns
-from micropod_img.rootfs.invoker import INVOKING_UID, invoking_uid
 from micropod_img.rootfs.subordinate_ids import IdRange, subordinate_ids
 from micropod_img.store.layout import StoreLayout
 from tests.support.ordinary_user import FIRST_SUBORDINATE_ID, UID, OrdinaryUser, ordinary_user
@@ -28,7 +28,7 @@ import json, os, subprocess, sys
 from pathlib import Path
 from micropod_img.errors import MicropodError
 from micropod_img.rootfs import userns
-from micropod_img.rootfs.invoker import invoking_uid
+from micropod_img.invoker import invoking_uid
 from micropod_img.store.layout import StoreLayout
 
 layout = StoreLayout(Path(sys.argv[1]))
