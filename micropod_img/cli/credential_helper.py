@@ -16,6 +16,7 @@ from micropod_img.pull.auth_files import canonical_host, registry_of_key
 from micropod_img.pull.crane_credentials import may_receive_credentials
 from micropod_img.pull.credentials import find_credential
 from micropod_img.pull.passthrough import HELPER_INSECURE, users_environment
+from micropod_img.pull.secret import TOKEN_USERNAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from micropod_img.pull.credentials import FoundCredential
 
 _NOTHING = "credentials not found in native keychain"
-_TOKEN_USERNAME = "<token>"  # noqa: S105 - the user name that says that the secret is an identity token
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -58,7 +58,7 @@ def _document(server: str, found: FoundCredential) -> dict[str, str]:
     if credential.registry_token is not None:
         raise AuthError(f"{found.source} is a registry token, which no helper can hand to crane")
     if credential.identity_token is not None:
-        username, secret = _TOKEN_USERNAME, credential.identity_token.reveal()
+        username, secret = TOKEN_USERNAME, credential.identity_token.reveal()
     else:
         username, secret = credential.username or "", credential.password.reveal() if credential.password else ""
     return {"ServerURL": server, "Username": username, "Secret": secret}

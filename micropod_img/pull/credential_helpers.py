@@ -21,7 +21,7 @@ from micropod_img import run
 from micropod_img.errors import AuthError
 from micropod_img.invoker import as_invoker
 from micropod_img.pull.auth_files import printable, registry_of_key
-from micropod_img.pull.secret import Credential, Secret, is_text
+from micropod_img.pull.secret import TOKEN_USERNAME, Credential, Secret, is_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,7 +33,6 @@ HELPER_TIMEOUT = 60.0
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]*"
 _NOT_FOUND = "credentials not found in native keychain"
-_TOKEN_USERNAME = "<token>"  # noqa: S105 - the user name that says that the secret is an identity token
 _ITS_WORDS = "it says more when it is run by hand: echo {server} | {program} get"
 _INSTALL = "install it, or take its name out of that file"
 
@@ -150,7 +149,7 @@ class CredentialHelper:
 
 def _store_request(server: str, credential: Credential) -> bytes:
     if credential.identity_token is not None:
-        username, secret = _TOKEN_USERNAME, credential.identity_token
+        username, secret = TOKEN_USERNAME, credential.identity_token
     else:
         username, secret = credential.username or "", credential.password or Secret("")
     return json.dumps({"ServerURL": server, "Username": username, "Secret": secret.reveal()}).encode() + b"\n"
@@ -182,6 +181,6 @@ def _credential_in(answer: bytes) -> Credential | _Failure | None:
         return None
     if not is_text(username) or not is_text(secret):
         return _Failure("answered with something other than a user name and a secret")
-    if username == _TOKEN_USERNAME:
+    if username == TOKEN_USERNAME:
         return Credential(identity_token=Secret(secret))
     return Credential(username=username, password=Secret(secret))

@@ -9,7 +9,8 @@ from typing import TypeGuard
 from micropod_img.errors import UsageError
 
 _HIDDEN = "***"
-_TOKEN_USERNAME = "<token>"  # noqa: S105 - the name that docker-credential-helpers give to the user of an identity token
+TOKEN_USERNAME = "<token>"  # noqa: S105 - no secret
+"""The name that docker-credential-helpers give to the user of an identity token."""
 
 
 class Secret:
@@ -97,7 +98,7 @@ class Credential:
             # Podman drops an identity token that has no user beside it, Docker refuses a file with an empty user name.
             password = "" if self.password is None else self.password.reveal()
             fields["auth"] = base64.b64encode(
-                f"{self.username or _TOKEN_USERNAME}:{password}".encode("utf-8", "surrogateescape")
+                f"{self.username or TOKEN_USERNAME}:{password}".encode("utf-8", "surrogateescape")
             ).decode("ascii")
         if self.identity_token is not None:
             fields["identitytoken"] = self.identity_token.reveal()

@@ -127,6 +127,24 @@ def test_what_is_wrong_with_a_file_is_said_and_crane_does_not_go_on_as_nobody(
 
 
 @pytest.mark.usefixtures("crane", "config")
+@pytest.mark.parametrize(
+    ("kind", "username"), [("identitytoken", "<token>"), ("registrytoken", None)], ids=["identity", "registry"]
+)
+def test_an_identity_token_is_handed_over_and_a_registry_token_cannot_be(
+    kind: str, username: str | None, home: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "home/.docker").mkdir()
+    (tmp_path / "home/.docker/config.json").write_text(json.dumps({"auths": {"r.example.com": {kind: PASSWORD}}}))
+    said = asked_for("r.example.com", home)
+    if username is None:
+        assert said.status == 1
+        assert "is a registry token, which no helper can hand to crane" in said.err
+        assert PASSWORD not in said.err
+    else:
+        assert json.loads(said.out) == {"Username": username, "Secret": PASSWORD}
+
+
+@pytest.mark.usefixtures("crane", "config")
 def test_login_and_logout_of_crane_are_the_users_own(home: dict[str, str], tmp_path: Path) -> None:
     words = ("crane", "auth", "login", "registry.example.com", "-u", "tester", "-p", PASSWORD)
     assert process(*words, extra=home).status == 0
