@@ -80,6 +80,7 @@ def pass_through(words: Sequence[str], environment: Mapping[str, str], config: C
         UnsupportedError: One wants a client certificate.
         UsageError: A file of certificates, or registries.conf, is broken.
     """
+    environment = users_environment(environment)
     read = read_crane_words(words)
     if read.command in _OWN_CONFIGURATION:
         return Passthrough(tuple(words), dict(environment), b"", ())
@@ -105,7 +106,9 @@ def pass_through(words: Sequence[str], environment: Mapping[str, str], config: C
 
 
 def users_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return, for the helper, the environment that the user had before `pass_through`."""
+    """Return the environment that the user had before `pass_through`, for the helper, and for a crane within crane."""
+    if HELPER_PYTHON not in environment:
+        return dict(environment)
     restored = {name: value for name, value in environment.items() if name not in (*_OF_THE_HELPER, "DOCKER_CONFIG")}
     if HELPER_DOCKER_CONFIG in environment:
         restored["DOCKER_CONFIG"] = environment[HELPER_DOCKER_CONFIG]
