@@ -7,11 +7,11 @@ directory, each locked by its owner, and whoever makes another one removes those
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import stat
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,8 @@ from micropod_img import fsutil
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_PATIENCE_SECONDS = 2.0
+_POLL_SECONDS = 0.01
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -37,7 +39,7 @@ def private_place() -> Iterator[Path]:
 
 
 def _locked_place(held: contextlib.ExitStack) -> Path | None:
-    """Make a directory beside those of this user's other processes; None where somebody else has taken the name."""
+    """Make a directory beside those of this user's other processes; None where that cannot be."""
     base = Path(tempfile.gettempdir(), f"micropod-{os.geteuid()}")
     with contextlib.suppress(FileExistsError):
         base.mkdir(mode=0o700)
@@ -49,16 +51,27 @@ def _locked_place(held: contextlib.ExitStack) -> Path | None:
         status = os.fstat(descriptor)
         if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
             return None
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # for as long as it takes to look, and to make one
+        # Held for as long as it takes to look, and to make one; longer only by a process that is stopped just then.
+        if not _try_to_lock(descriptor, _PATIENCE_SECONDS):
+            return None
         _sweep(base)
         place = Path(tempfile.mkdtemp(dir=base))
         held.callback(shutil.rmtree, place, ignore_errors=True)
         lock = os.open(place, _FLAGS)
         held.callback(os.close, lock)
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fsutil.try_lock(lock)  # it is ours alone, and new
         return place
     finally:
         os.close(descriptor)
+
+
+def _try_to_lock(descriptor: int, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not fsutil.try_lock(descriptor):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True
 
 
 def _sweep(base: Path) -> None:
