@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from micropod_img import progress as events
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from micropod_img.config import Config
     from micropod_img.platforms import Platform
     from micropod_img.progress import ProgressSink
+    from micropod_img.pull.endpoints import Endpoint
     from micropod_img.pull.login import LoginReport, LogoutReport
     from micropod_img.pull.login_check import LoginCheck, LoginTarget
     from micropod_img.pull.secret import Credential
@@ -119,12 +121,13 @@ class RegistryService:
         given = options or HostOptions()
 
         def check(target: LoginTarget, credential: Credential) -> LoginCheck:
-            insecure = given.insecure or target.host.lower() in self._config.insecure_registries
+            hosts = self._hosts(replace(given, auth=credential), events.silent)
+            endpoint = hosts.direct_endpoint(target.probe)
 
-            def run_crane(arguments: Sequence[str], *, host: str, credential: Credential) -> Completed:
-                return self._run_crane(arguments, target, host, credential, insecure=insecure, options=given)
+            def run_crane(arguments: Sequence[str], *, host: str, credential: Credential) -> Completed:  # noqa: ARG001 - `hosts` has it
+                return self._run_crane(arguments, target, host, endpoint, hosts)
 
-            return check_login(target, credential, run_crane=run_crane, insecure=insecure)
+            return check_login(target, credential, run_crane=run_crane, insecure=endpoint.insecure)
 
         return login(
             registry,
@@ -149,31 +152,19 @@ class RegistryService:
         return Hosts(self._config, options or HostOptions(), os.environ, sink)
 
     def _run_crane(
-        self,
-        arguments: Sequence[str],
-        target: LoginTarget,
-        host: str,
-        credential: Credential,
-        *,
-        insecure: bool,
-        options: HostOptions,
+        self, arguments: Sequence[str], target: LoginTarget, host: str, endpoint: Endpoint, hosts: Hosts
     ) -> Completed:
         """Run crane with one credential; how long it may take is decided as for a small request of a pull."""
-        from dataclasses import replace  # noqa: PLC0415 - not for the other use cases
-
-        from micropod_img import run  # noqa: PLC0415 - the same
+        from micropod_img import run  # noqa: PLC0415 - not for the other use cases
         from micropod_img.pull.access import open_access  # noqa: PLC0415 - the same
         from micropod_img.pull.crane import timed_out  # noqa: PLC0415 - the same
         from micropod_img.pull.crane_errors import Request  # noqa: PLC0415 - the same
-        from micropod_img.pull.endpoints import Endpoint  # noqa: PLC0415 - the same
         from micropod_img.pull.private_place import private_place  # noqa: PLC0415 - the same
 
-        hosts = self._hosts(replace(options, auth=credential), events.silent)
-        endpoint = Endpoint(target.host, target.namespace, insecure, is_mirror=False, reference_text=target.host)
         limits = hosts.limits()
         with private_place() as directory:
             access = open_access(endpoint, hosts.settings, directory)
-            access = access if insecure else access.without_plain_http()
+            access = access if endpoint.insecure else access.without_plain_http()
             if access.endpoint.host != host:
                 raise AssertionError("both follow from the same rule")
             try:

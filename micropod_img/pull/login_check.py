@@ -65,6 +65,11 @@ class LoginTarget:
             raise UsageError(f"{text!r} is not a registry: it has no dot and no port", hint=_EXAMPLE)
         return cls(canonical_host(host), namespace)
 
+    @property
+    def probe(self) -> Reference:
+        """The repository that is asked for: the namespace itself, or one that should not exist."""
+        return Reference.parse(f"{self.host}/{self.namespace or _PROBE}")
+
     def __str__(self) -> str:
         return f"{self.host}/{self.namespace}" if self.namespace else self.host
 

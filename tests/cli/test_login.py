@@ -98,3 +98,29 @@ def test_of_a_registry_that_is_not_reached_nothing_is_stored(
     piped(SECRET)
     assert micropod("login", registry, "-u", USER, "--password-stdin").status == status
     assert not auth_file.exists()
+
+
+@pytest.mark.usefixtures("auth_file")
+@pytest.mark.parametrize("where", ["insecure-registries", "registries.conf", "neither"])
+def test_what_is_configured_for_the_registry_holds_for_the_login_too(
+    where: str, micropod: CommandLine, host: str, piped: Callable[[str], None], tmp_path: Path
+) -> None:
+    insecure = f'[[registry]]\nlocation = "{host}"\ninsecure = true\n' if where == "registries.conf" else ""
+    (tmp_path / "registries.conf").write_text(insecure)
+    config = tmp_path / "config.toml"
+    listed = f'insecure-registries = ["{host}"]\n' if where == "insecure-registries" else ""
+    config.write_text(f'registries-conf = "registries.conf"\n{listed}')
+    piped(SECRET)
+    said = micropod(f"--config={config}", "login", host, "-u", USER, "--password-stdin")
+    assert said.status == (4 if where == "neither" else 0), said.err
+
+
+def test_nobody_logs_in_to_a_registry_that_is_blocked(
+    micropod: CommandLine, scripted: ScriptedRegistry, piped: Callable[[str], None], tmp_path: Path
+) -> None:
+    (tmp_path / "registries.conf").write_text(f'[[registry]]\nlocation = "{scripted.host}"\nblocked = true\n')
+    (tmp_path / "config.toml").write_text('registries-conf = "registries.conf"\n')
+    piped(SECRET)
+    said = micropod(f"--config={tmp_path / 'config.toml'}", "login", scripted.host, "-u", USER, "--password-stdin")
+    assert (said.status, scripted.requests) == (4, ())
+    assert "blocks" in said.err
