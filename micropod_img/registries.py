@@ -121,10 +121,10 @@ class RegistryService:
         given = options or HostOptions()
 
         def check(target: LoginTarget, credential: Credential) -> LoginCheck:
-            hosts = self._hosts(replace(given, auth=credential), events.silent)
-            endpoint = hosts.direct_endpoint(target.probe)
+            endpoint = self._hosts(given, events.silent).direct_endpoint(target.probe)
 
-            def run_crane(arguments: Sequence[str], *, host: str, credential: Credential) -> Completed:  # noqa: ARG001 - `hosts` has it
+            def run_crane(arguments: Sequence[str], *, host: str, credential: Credential) -> Completed:
+                hosts = self._hosts(replace(given, auth=credential), events.silent)
                 return self._run_crane(arguments, target, host, endpoint, hosts)
 
             return check_login(target, credential, run_crane=run_crane, insecure=endpoint.insecure)
