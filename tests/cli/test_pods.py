@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micropod_img.service import ImageService
+from tests.cli.command_line import process
 from tests.rootfs.unpacking import as_root
 
 if TYPE_CHECKING:
@@ -161,3 +162,23 @@ def test_a_terminal_without_a_bundle_is_a_wrong_command_line(micropod: CommandLi
     said = micropod("pod", "create", "-t", ref)
     assert said.status == 2
     assert "add --bundle" in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("pod inspect ", ["db", "web-1", "web-2"]),
+        ("pod umount web", ["web-1", "web-2"]),
+        ("pod rm web-1 ", ["db", "web-2"]),
+        ("pod mount nothing", []),
+    ],
+)
+def test_a_shell_is_offered_pods(
+    words: str, offered: list[str], micropod: CommandLine, ref: str, store_root: Path
+) -> None:
+    for pod_id in ("web-1", "web-2", "db"):
+        micropod("pod", "create", "-q", "--id", pod_id, ref)
+    line = f"micropod-img --root {store_root} {words}"
+    last = len(line.split(" ")) - 1
+    extra = {"_MICROPOD_IMG_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(last)}
+    assert process(extra=extra).out.split() == offered

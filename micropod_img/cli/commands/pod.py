@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from micropod_img.cli.completion import stored_references
+from micropod_img.cli.completion import stored_pods, stored_references
 from micropod_img.cli.limit_options import MaxDepth, MaxEntries, MaxFileSize, MaxRatio, MaxSize, limited
 from micropod_img.cli.progress import MODES, progress_to_stderr
 from micropod_img.cli.pull_options import Insecure, Platform, Policy, Progress, StallTimeout, Timeout, pulling
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-PodId = Annotated[str, typer.Argument(metavar="ID", help="A pod's id.")]
+PodId = Annotated[str, typer.Argument(metavar="ID", help="A pod's id.", autocompletion=stored_pods)]
 
 
 @app.callback()
@@ -131,7 +131,7 @@ def umount(ctx: typer.Context, pod_id: PodId) -> Result:
 @app.command()
 def rm(
     ctx: typer.Context,
-    pod_ids: Annotated[list[str], typer.Argument(metavar="ID", help="Pods' ids.")],
+    pod_ids: Annotated[list[str], typer.Argument(metavar="ID", help="Pods' ids.", autocompletion=stored_pods)],
 ) -> Result:
     """Unmount pods and remove them, with all that was written to them."""
     from micropod_img.render.pods import removed_pods_object  # noqa: PLC0415 - not for help and completion
