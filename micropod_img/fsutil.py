@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -63,7 +64,7 @@ class FreeSpace:
     """What this user may still write to a filesystem.
 
     Attributes:
-        size: Bytes.
+        size: Bytes; as many as can be where the filesystem does not say, as ramfs does not.
         files: How many files and directories; None where there is no limit but the space.
     """
 
@@ -75,7 +76,7 @@ def free_space(path: Path) -> FreeSpace:
     """Return what is free on the filesystem of an existing path (statvfs(3))."""
     status = os.statvfs(path)
     is_root = invoking_uid() == 0  # for whom a part is reserved
-    size = status.f_frsize * (status.f_bfree if is_root else status.f_bavail)
+    size = status.f_frsize * (status.f_bfree if is_root else status.f_bavail) if status.f_blocks else sys.maxsize
     files = status.f_ffree if is_root else status.f_favail
     return FreeSpace(size, files if status.f_files else None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from micropod_img.diagnosis import Finding, fine, problem, warning
@@ -13,13 +14,14 @@ from micropod_img.rootfs.pods import Pods
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from micropod_img.diagnosis import Facts
     from micropod_img.rootfs.drivers.trial import Trial
     from micropod_img.store.store import Store
 
 _FUSE: Final = "fuse-overlayfs"
+_CAP_SYS_ADMIN: Final = 1 << 21  # capabilities(7)
+_MORE_RIGHTS: Final = "root lacks CAP_SYS_ADMIN; in a container: --cap-add SYS_ADMIN --device /dev/fuse, --privileged"
 _ELSEWHERE: Final = "a store on ext4, xfs, btrfs or tmpfs can use it: mount a volume there, or choose another --root"
 
 
@@ -58,7 +60,7 @@ def _overlay(trial: Trial) -> Finding:
     refused = next(iter(trial.refusals.values()))
     facts: Facts = {"works": refused is None, "options": trial.overlay_options}
     if refused is not None:
-        return warning("overlay", refused, _ELSEWHERE, **facts)
+        return warning("overlay", refused, _ELSEWHERE if _may_mount() else _MORE_RIGHTS, **facts)
     works = [option for option, accepted in trial.overlay_options.items() if accepted]
     missing = [option for option, accepted in trial.overlay_options.items() if not accepted and option != "userxattr"]
     lacking = f"; {', '.join(missing)} missing in this kernel" if missing else ""
@@ -74,6 +76,8 @@ def _fuse(trial: Trial) -> Finding:
         return fine(_FUSE, "works", **facts)
     if trial.best != "copy":
         return fine(_FUSE, f"does not work, and is not needed: {refused}", **facts)
+    if not _may_mount():
+        return warning(_FUSE, refused, _MORE_RIGHTS, **facts)
     hint = "install fuse-overlayfs" if facts["device"] else "in a container: --device /dev/fuse; else modprobe fuse"
     return warning(_FUSE, refused, hint, **facts)
 
@@ -109,8 +113,11 @@ def _driver(store: Store | None, trial: Trial) -> Finding:
         return problem("driver", gone, **facts)
     message = f"{best}: {REASONS[best]}"
     if best == "copy":
-        shared = "that share their blocks until they are written to" if trial.reflinks else "that take their full size"
-        return warning("driver", f"{message} ({shared}); {_reasons(trial, best)}", _ELSEWHERE, **facts)
+        shared = (
+            "which share their blocks until they are written to" if trial.reflinks else "which take their full size"
+        )
+        hint = _ELSEWHERE if _may_mount() else _MORE_RIGHTS
+        return warning("driver", f"{message} ({shared}); {_reasons(trial, best)}", hint, **facts)
     reasons = _reasons(trial, best)
     return fine("driver", f"{message} ({reasons})" if reasons else message, **facts)
 
@@ -124,6 +131,13 @@ def _reasons(trial: Trial, best: str | None) -> str:
         if refused is not None:
             reasons.append(f"{name}: {refused}")
     return "; ".join(reasons)
+
+
+def _may_mount() -> bool:
+    """Whether this process may mount; an ordinary user may in a user namespace, in which all was tried."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace")
+    effective = int(status.partition("CapEff:")[2].split()[0], 16)
+    return os.geteuid() != 0 or bool(effective & _CAP_SYS_ADMIN)
 
 
 def _has_pods(store: Store | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -183,6 +184,8 @@ def space(place: Path) -> Finding:
     # btrfs makes inodes as it needs them.
     number = "inodes without limit" if free.files is None else f"{free.files} inodes"
     message = f"{size(free.size)} and {number} are free"
+    if free.size == sys.maxsize:
+        return fine(subject, "the filesystem does not say how much is free", **facts)
     hint = "micropod-img gc frees what no image needs, micropod-img df says which images are large"
     if free.size < _FULL_BYTES or (free.files is not None and free.files < _FULL_INODES):
         return problem(subject, DiskError(message, code="disk-full", hint=hint), **facts)

@@ -280,6 +280,7 @@ MOUNTS: dict[str, tuple[str, list[object]]] = {
     "noexec": ("-t tmpfs -o noexec none {place}", ["filesystem", "problem", 11]),
     "in memory": ("-t tmpfs none {place}", ["filesystem", "warning", 0]),
     "without extended attributes": ("-t ramfs none {place}", ["attributes", "warning", 0]),
+    "that tells nothing of its space": ("-t ramfs none {place}", ["space", "ok", 0]),
     "small": ("-t tmpfs -o size=100m none {place}", ["space", "warning", 0]),
     "full": ("-t tmpfs -o size=1m none {place}", ["space", "problem", 10]),
     "without inodes": ("-t tmpfs -o nr_inodes=50 none {place}", ["space", "problem", 10]),

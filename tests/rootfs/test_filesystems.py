@@ -25,6 +25,7 @@ PACKAGES = {"mkfs.ext4": "e2fsprogs", "mkfs.xfs": "xfsprogs", "mkfs.btrfs": "btr
 PODS = """
 import json, os, sys
 from pathlib import Path
+from micropod_img import diagnose
 from micropod_img.errors import MicropodError
 from tests.rootfs.local_images import LocalService
 from tests.rootfs.tar_layers import tree
@@ -47,7 +48,9 @@ try:
     assert set(tree(one.rootfs)) == {b"d", b"d/kept", b"o", b"big"}
     choice = service.driver_choice()
     plain = service.unpack(ref, Path(sys.argv[1]) / "plain", policy="never")
-    told = {"driver": choice.driver, "rejected": dict(choice.rejected), "plain": len(tree(plain))}
+    [found] = [one for one in diagnose(service.root).findings if one.subject == "driver"]
+    assert found.facts.get("driver") == choice.driver, found
+    told = {"driver": choice.driver, "rejected": dict(choice.rejected), "hint": found.hint, "plain": len(tree(plain))}
     service.end()
     assert sorted(path.name for path in (service.root / "tmp").iterdir()) == []
 except MicropodError as error:
@@ -192,6 +195,24 @@ def test_a_store_on_each_filesystem_finds_a_driver_that_works(place: Place, tmp_
     better = ["overlay", "fuse-overlayfs", "copy"]
     assert list(told["rejected"]) == better[: better.index(place.driver)]
     assert told["plain"] == 5
+
+
+@as_root
+def test_root_of_a_container_that_may_not_mount_copies(tmp_path: Path, program: Path) -> None:
+    """With the capabilities that docker and podman leave to root of a container."""
+    assert program
+    (tmp_path / "place").mkdir()
+    left = "chown dac_override fowner fsetid kill setgid setuid setpcap net_bind_service sys_chroot mknod setfcap"
+    bounding = ",+".join(["-all", *left.split()])
+    limited = ("setpriv", f"--bounding-set={bounding}", "--inh-caps=-all", "--")
+    done = run(
+        *(*limited, sys.executable, "-c", PODS, str(tmp_path / "place")),
+        environment={"PYTHONPATH": str(CHECKOUT)},
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["driver"], told["rejected"]["overlay"]) == ("copy", "Operation not permitted")
+    assert "root lacks CAP_SYS_ADMIN; in a container: --cap-add SYS_ADMIN" in told["hint"]
 
 
 def made(place: Place, directory: Path) -> list[str]:
