@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from micropod_img.rootfs.layer_source import HeldLayers
 from micropod_img.rootfs.syscalls import sync_filesystem
 from micropod_img.rootfs.umoci import UnpackRoot
 from micropod_img.store.holding import hold_layers, read_config
+from micropod_img.store.staging import private_name, sweep_private
 from micropod_img.store.trees import remove_tree
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from micropod_img.store.store import Store
 
 _GATES = 2
-_PRIVATE = re.compile(r"\..*\.micropod-[0-9a-f]{12}", re.DOTALL)
 
 
 def unpack_image(store: Store, image: Image, destination: Path, *, umoci: Path, call: Call) -> Path:
@@ -51,7 +50,7 @@ def unpack_image(store: Store, image: Image, destination: Path, *, umoci: Path, 
         MicropodError: As `micropod_img.rootfs.snapshots.Snapshots.ensure`.
     """
     target = checked_destination(destination, store)
-    with store.stage("unpack") as staging, _beside(target) as (place, lock):
+    with store.stage("unpack") as staging, _beside(target, staging) as (place, lock):
         layers = _passed_layers(store, image, staging, call, place)
         root = UnpackRoot(place, umoci=umoci, keep_open=(lock,))
         config = read_config(store, image)
@@ -115,13 +114,14 @@ def _passed_layers(store: Store, image: Image, staging: Staging, call: Call, pla
 
 
 @contextlib.contextmanager
-def _beside(target: Path) -> Iterator[tuple[Path, int]]:
+def _beside(target: Path, staging: Staging) -> Iterator[tuple[Path, int]]:
     """Make a private directory next to the destination.
 
     Yields:
         The directory, and the descriptor of the lock on it.
     """
-    place = target.parent / f".{target.name[:100]}.micropod-{os.urandom(6).hex()}"
+    place = target.parent / private_name(target)
+    staging.note_elsewhere(place)
     descriptor = -1
     try:
         with fsutil.disk_errors(target.parent):
@@ -151,18 +151,7 @@ def _sweep_beside(target: Path) -> None:
     """Remove what killed processes left in the destination's parent; what cannot be is left for another time."""
     for path in target.parent.glob(".*.micropod-*"):
         with contextlib.suppress(OSError, DiskError):
-            if _PRIVATE.fullmatch(path.name):
-                _sweep(path)
-
-
-def _sweep(leftover: Path) -> None:
-    descriptor = os.open(leftover, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        is_ours = os.fstat(descriptor).st_uid == os.geteuid()
-        if is_ours and fsutil.try_lock_of_dead(descriptor) and fsutil.same_file(descriptor, leftover):
-            remove_tree(leftover)
-    finally:
-        os.close(descriptor)
+            sweep_private(path)
 
 
 def _give_name(rootfs: Path, target: Path) -> None:

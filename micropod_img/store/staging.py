@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 from typing import TYPE_CHECKING, Self
 
@@ -16,7 +17,7 @@ from micropod_img import fsutil
 from micropod_img.digest import Digest, sha256_of
 from micropod_img.errors import DiskError
 from micropod_img.store.blobs import file_digest, is_hex
-from micropod_img.store.trees import remove_tree_if_possible
+from micropod_img.store.trees import remove_tree, remove_tree_if_possible
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
     from micropod_img.store.blobs import BlobStore
     from micropod_img.store.layout import StoreLayout
+
+_ELSEWHERE = "elsewhere"
+_PRIVATE = re.compile(r"\..*\.micropod-[0-9a-f]{12}", re.DOTALL)
 
 
 class Staging:
@@ -93,6 +97,17 @@ class Staging:
         """The blobs directory of that layout."""
         return self.image_layout / "blobs" / "sha256"
 
+    def note_elsewhere(self, place: Path) -> None:
+        """Note a private directory outside of the store that belongs to this place: it may hold links to blobs.
+
+        If this process is killed, it is swept with the place.
+
+        Args:
+            place: Named as `private_name` names it, and not made yet.
+        """
+        with fsutil.disk_errors(self.path):
+            (self.path / _ELSEWHERE).symlink_to(place)
+
     def probe_filesystem(self) -> None:
         """Prove that a file here can be linked into the blobs, before gigabytes are fetched that cannot.
 
@@ -149,7 +164,32 @@ def _sweep_one(layout: StoreLayout, blobs: BlobStore, path: Path) -> None:
         if fsutil.try_lock_of_dead(descriptor) and fsutil.same_file(descriptor, path):
             with contextlib.suppress(OSError, DiskError):
                 _salvage(layout, blobs, path / "layout" / "blobs" / "sha256")
+            with contextlib.suppress(OSError, DiskError):
+                sweep_private((path / _ELSEWHERE).readlink())
             _remove_tree(path)
+    finally:
+        os.close(descriptor)
+
+
+def private_name(target: Path) -> str:
+    """Return a name, for a directory beside a target, that says what it is to whoever finds it."""
+    return f".{target.name[:100]}.micropod-{os.urandom(6).hex()}"
+
+
+def sweep_private(place: Path) -> None:
+    """Remove a private directory if it is one, of this user, and no process that lives holds its lock.
+
+    Raises:
+        OSError: It cannot be looked at.
+        DiskError: It cannot be removed.
+    """
+    if _PRIVATE.fullmatch(place.name) is None:
+        return
+    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        is_ours = os.fstat(descriptor).st_uid == os.geteuid()
+        if is_ours and fsutil.try_lock_of_dead(descriptor) and fsutil.same_file(descriptor, place):
+            remove_tree(place)
     finally:
         os.close(descriptor)
 

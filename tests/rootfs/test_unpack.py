@@ -14,6 +14,7 @@ from micropod_img.errors import ConflictError, DiskError, NotFoundError, UnsafeE
 from tests.rootfs.local_images import LocalService
 from tests.rootfs.tar_layers import header, tree
 from tests.rootfs.unpacking import as_root
+from tests.support import stores
 from tests.support.layers import Entry
 
 if TYPE_CHECKING:
@@ -129,9 +130,9 @@ def test_a_mount_point_is_refused_as_the_files_could_not_appear_at_once(
     assert caught.value.code == "destination-mounted"
 
 
-def test_what_a_killed_process_left_is_removed_by_the_next(
-    service: LocalService, store_root: Path, tmp_path: Path
-) -> None:
+@pytest.fixture
+def killed(service: LocalService, store_root: Path, tmp_path: Path) -> tuple[str, Path]:
+    """An image that was being unpacked to ``dest`` in a directory when the process that did it was killed."""
     ref = service.put_layers([Entry(f"f{number}", b"x" * 500) for number in range(20_000)])
     code = (
         "import sys; from micropod_img import ImageService as S; S(sys.argv[1]).unpack(*sys.argv[2:], policy='never')"
@@ -143,6 +144,22 @@ def test_what_a_killed_process_left_is_removed_by_the_next(
             time.sleep(0.005)
         child.send_signal(signal.SIGKILL)
     assert not (here / "dest").exists()
+    assert any(here.iterdir())
+    return ref, here
+
+
+def test_what_a_killed_process_left_beside_its_destination_goes_with_the_next_sweep(
+    service: LocalService, killed: tuple[str, Path], store_root: Path
+) -> None:
+    ref, here = killed
+    removed = service.delete_image(ref)
+    assert list(here.iterdir()) == []
+    assert removed.freed_bytes > 0  # it had links to the blobs
+    assert stores.blobs(store_root) == set()
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(service: LocalService, killed: tuple[str, Path]) -> None:
+    ref, here = killed
     assert len(tree(service.unpack(ref, here / "dest", policy="never"))) == 20_000
     assert list(here.iterdir()) == [here / "dest"]
     assert Path(here / "dest/f0").read_bytes() == b"x" * 500

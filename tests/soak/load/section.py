@@ -56,8 +56,6 @@ def run(plan: Plan) -> Outcome:
             lost = load.hold(catalogue)
         journals = Journals.read(plan.directory)
         lost += [*wrong, *journals.lost(load.killed, listed=references(root))]
-        # What those who were killed left there is swept by the next one who unpacks something in that directory.
-        service.unpack(images.kept, plan.directory / UNPACKED / "last")
         lost += _cleared(service, root)
     figures = journals.figures() | {"killed": str(len(load.killed)), "looks": str(checker.looks)}
     return Outcome("operations", journals.operations, tuple(lost), figures)
@@ -147,6 +145,7 @@ def _cleared(service: ImageService, root: Path) -> Iterator[str]:
     service.delete_images(sorted(references(root)))
     service.collect_garbage()
     yield from stores.problems(root)
+    yield from (f"{path} is left" for path in (root.parent / UNPACKED).iterdir())
     yield from (f"blob {digest} is left" for digest in stores.blobs(root))
     yield from (f"snapshot {path.name} is left" for path in (root / "snapshots").iterdir() if len(path.name) == _HEX)
     yield from (f"{path} is still mounted" for path in mount_points() if path.is_relative_to(root))
