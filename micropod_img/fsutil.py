@@ -218,7 +218,7 @@ def try_lock_of_dead(descriptor: int, *, patience: float = 1.0) -> bool:
     until = time.monotonic() + patience
     while not try_lock(descriptor):
         if not _was_locked_by_dead(descriptor) or time.monotonic() > until:
-            return False
+            return try_lock(descriptor)  # it may have gone between the two looks
         time.sleep(_SHORT_POLL_SECONDS)
     return True
 
