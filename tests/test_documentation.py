@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import micropod_img
+from micropod_img.cli.program import COMMANDS
 from micropod_img.registries import RegistryService
 from tests.cli.command_line import environment
 from tests.rootfs.runnable_images import runnable, static_busybox
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 CHECKOUT = Path(__file__).parent.parent
 API = CHECKOUT / "docs/api.md"
+PASSED_THROUGH = {"crane", "unshare"}  # which print what the program prints that they run
 
 # crun does not work with both versions of cgroups mounted; what is unmounted here, only it does not see.
 _RUN = f'! test -e {HYBRID_CGROUPS} || umount {HYBRID_CGROUPS}; exec "$0" "$@"'
@@ -85,3 +87,11 @@ def test_the_page_of_the_api_has_every_use_case(service: type) -> None:
     text = API.read_text()
     public = [name for name in dir(service) if not name.startswith("_")]
     assert [name for name in public if not re.search(rf"\b{name}\b", text)] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_listed_and_so_is_its_json(command: str) -> None:
+    named = re.compile(rf"^\|.*`{command}\b.*\|", re.MULTILINE)
+    assert named.search((CHECKOUT / "README.md").read_text())
+    if command not in PASSED_THROUGH:
+        assert named.search((CHECKOUT / "docs/json.md").read_text())

@@ -35,6 +35,7 @@ def pod_object(pod: Pod) -> JsonObject:
         "bundle": None if pod.bundle is None else str(pod.bundle),
         "driver": pod.driver,
         "mounted": pod.mounted,
+        "read_only": pod.read_only,
         "namespace_pid": pod.namespace_pid,
         "created_at": timestamp(pod.created_at),
     }

@@ -47,6 +47,7 @@ def pod_in_json(root: Path, ref: str, pod_id: str, *, mounted: bool = True, bund
         "bundle": f"{root}/pods/{pod_id}" if bundle else None,
         "driver": "overlay",
         "mounted": mounted,
+        "read_only": False,
         "namespace_pid": None,
         "created_at": f"{created:%Y-%m-%dT%H:%M:%SZ}",
     }
