@@ -205,7 +205,8 @@ class Push:
                     missing.append(f"{blob.digest} of {name} is missing")
 
     def _lay_out(self, staging: Staging, root: _Root) -> None:
-        fsutil.make_directory(staging.blobs)
+        with fsutil.disk_errors(staging.blobs):
+            fsutil.make_directory(staging.blobs)
         self._store.blobs.link_into(staging.blobs, root.needed)
         descriptor = {"mediaType": root.media_type, "digest": root.digest, "size": root.size}
         index = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": [descriptor]}

@@ -121,7 +121,8 @@ def open_access(
         # Under its own name crane would fall back to plain HTTP, and send the credential there.
         host = https_only_name(endpoint.host)
         told = replace(endpoint, host=host, reference_text=host + endpoint.reference_text.removeprefix(endpoint.host))
-    fsutil.make_directory(directory)
+    with fsutil.disk_errors(directory):
+        fsutil.make_directory(directory)
     certificates = certificate_environment(
         endpoint.host,
         ca_file=settings.ca_file,

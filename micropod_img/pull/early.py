@@ -89,7 +89,8 @@ class EarlyFetch:
             if not self._may_begin(digest):
                 return self
             # Crane asks for the manifest itself, so whatever it may turn out to need and is here must be there for it.
-            fsutil.make_directory(self._staging.blobs)
+            with fsutil.disk_errors(self._staging.blobs):
+                fsutil.make_directory(self._staging.blobs)
             self._store.blobs.link_into(self._staging.blobs, here)
             self._child = held.enter_context(
                 self._crane.start_pull(digest, self._staging.image_layout, keep_open=(self._staging.descriptor,))

@@ -77,8 +77,8 @@ def publish(
     """
     small = {one.digest: one.content for one in (*plan.documents, listing.top, *listing.path)} | dict(listing.configs)
     documents = staging.path / "documents"
-    fsutil.make_directory(documents)
     with fsutil.disk_errors(documents):
+        fsutil.make_directory(documents)
         for digest, content in small.items():
             path = documents / hex_of(digest)
             fsutil.write_durably(path, content)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 from typing import TYPE_CHECKING
 
 import pytest
 
-from micropod_img.errors import UnsupportedError
+from micropod_img.errors import DiskError, UnsupportedError
 from micropod_img.rootfs.drivers import choice
 from micropod_img.rootfs.drivers.copies import CopyDriver
 from micropod_img.rootfs.drivers.fuse import FuseOverlayDriver
@@ -195,3 +196,19 @@ def test_fuse_processes_end_with_their_mounts(store_root: Path, monkeypatch: pyt
 
 def fuse_processes(root: Path) -> list[str]:
     return run("pgrep", "-f", f"fuse-overlayfs.*{root}").stdout.split()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_a_disk_that_is_full_or_broken_decides_for_no_driver(
+    number: int, store_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    service = LocalService(store_root)
+    ref = service.put_layers([Entry("a", b"1")])
+    with monkeypatch.context() as broken:
+        broken.setattr(choice, "_try", fail)
+        with pytest.raises(DiskError):
+            service.create_pod(ref, policy="never")
+    assert service.driver_choice().driver == "overlay"

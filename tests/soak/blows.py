@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, Final
 from micropod_img.rootfs import syscalls
 from micropod_img.tools import find_tool
 from tests.soak.forked import Blow, become_workshop
-from tests.soak.scenarios import IMAGES, SCENARIOS
+from tests.soak.scenarios import IMAGES, OF_USERS, SCENARIOS
 from tests.soak.workplace import Workplace
+from tests.support.ordinary_user import UID, ordinary_user
 from tests.support.push import push
 from tests.support.registries import start_crane_registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
     from tests.soak.outcome import Plan
+    from tests.support.ordinary_user import OrdinaryUser
 
 _WORKERS = 2
 CHILD_STARTED: Final = "child has started"
@@ -85,6 +86,7 @@ class Point:
     """Where something befalls a command: before a step, or some time after it."""
 
     kind: str
+    who: str
     scenario: str
     at: int
     delay: float = 0.0
@@ -108,51 +110,58 @@ def strike_everywhere(plan: Plan, kind: str, *, sample: int) -> list[Struck]:
         kind: The name of the blow.
         sample: Of the points of a short plan, each of how many.
     """
-    with start_crane_registry(find_tool("crane").path, plan.directory) as registry, contextlib.ExitStack() as stack:
+    with (
+        start_crane_registry(find_tool("crane").path, plan.directory) as registry,
+        ordinary_user() as user,
+        contextlib.ExitStack() as stack,
+    ):
         references = {name: push(registry, name, "1", manifest) for name, manifest in IMAGES.items()}
         spawned = multiprocessing.get_context("spawn")  # a fork of this process would have its threads' locks
-        begin = (plan.directory, references, registry.host)
+        begin = (references, registry.host, user, UID)
         workers = stack.enter_context(ProcessPoolExecutor(_WORKERS, spawned, _begin, begin))
-        steps = zip(SCENARIOS, workers.map(_steps_of, SCENARIOS), strict=True)
-        points = [point for name, found in steps for point in _points(KINDS[kind], name, found)]
+        commands = [*(("root", name) for name in SCENARIOS), *(("a user", name) for name in OF_USERS)]
+        steps = zip(commands, workers.map(_steps_of, *zip(*commands, strict=True)), strict=True)
+        points = [point for command, found in steps for point in _points(KINDS[kind], *command, found)]
         return list(workers.map(_strike, points[:: sample if plan.short else 1]))
 
 
-def _points(kind: Kind, scenario: str, steps: tuple[str, ...]) -> Iterator[Point]:
+def _points(kind: Kind, who: str, scenario: str, steps: tuple[str, ...]) -> Iterator[Point]:
     for at, step in enumerate(steps):
         if kind.befalls(step):
-            yield Point(kind.name, scenario, at)
+            yield Point(kind.name, who, scenario, at)
     children = [at for at, step in enumerate(steps) if step == CHILD_STARTED]
     for at, delay in itertools.product(children, kind.delays):
-        yield Point(kind.name, scenario, at, delay)
+        yield Point(kind.name, who, scenario, at, delay)
 
 
 # In the workers
 
-_places: list[Workplace] = []
+_places: dict[str, Workplace] = {}
 
 
-def _begin(directory: Path, references: Mapping[str, str], host: str) -> None:
-    become_workshop()
-    place = directory / f"worker-{os.getpid()}"
-    place.mkdir()
+def _begin(references: Mapping[str, str], host: str, user: OrdinaryUser, uid: int) -> None:
+    become_workshop(user.namespace)
     # In memory, as what a kill leaves is the same there; and it goes with this process.
-    syscalls.mount("none", str(place), "tmpfs", 0, "size=1g,mode=0700")
-    _places.append(Workplace(place, references, host))
+    syscalls.mount("none", str(user.home), "tmpfs", 0, "size=1g,mode=0755")
+    for who, owner in (("root", None), ("a user", uid)):
+        place = user.home / who.removeprefix("a ")
+        place.mkdir()
+        os.chown(place, owner or 0, owner or 0)
+        _places[who] = Workplace(place, references, host, uid=owner)
 
 
-def _steps_of(name: str) -> tuple[str, ...]:
-    return _places[0].steps_of(SCENARIOS[name])
+def _steps_of(who: str, name: str) -> tuple[str, ...]:
+    return _places[who].steps_of(SCENARIOS[name])
 
 
 def _strike(point: Point) -> Struck:
     kind = KINDS[point.kind]
     blow = Blow(point.at, kind.strike, point.delay)
-    ended, lost = _places[0].strike(SCENARIOS[point.scenario], blow, is_orderly=kind.is_orderly)
+    ended, lost = _places[point.who].strike(SCENARIOS[point.scenario], blow, is_orderly=kind.is_orderly)
     happened = point.at < len(ended.steps) and kind.befalls(ended.steps[point.at])
     if ended.status not in kind.statuses:
         lost.insert(0, f"it ended with {ended.status}: {ended.said}")
     step = ended.steps[min(point.at, len(ended.steps) - 1)] if ended.steps else "any step"
     when = f"{point.delay * 1000:g} ms after" if point.delay else "before"
-    where = f"{point.scenario}, {point.kind} {when} step {point.at} ({step})"
+    where = f"{point.scenario} by {point.who}, {point.kind} {when} step {point.at} ({step})"
     return Struck(point, happened, ended.status, tuple(f"{where}: {line}" for line in lost))

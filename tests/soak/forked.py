@@ -23,12 +23,23 @@ from micropod_img.rootfs import syscalls
 from tests.soak.steps import observe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 _HANGS_AFTER = 60.0
 _ORPHANS_END_WITHIN = 5.0
 _PR_SET_PDEATHSIG: Final = 1
+_PR_SET_DUMPABLE: Final = 4
 _PR_SET_CHILD_SUBREAPER: Final = 36
+
+_libc = ctypes.CDLL(None)
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Who runs a command: root, or another user; and what is in their environment besides what is in this one."""
+
+    uid: int | None
+    environment: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +72,17 @@ class Blow:
     delay: float = 0.0
 
 
-def become_workshop() -> None:
-    """Make this process one that forks commands: its mounts are its own, orphans of commands become its children."""
-    libc = ctypes.CDLL(None)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+def become_workshop(neighbour: int | None) -> None:
+    """Make this process one that forks commands: its mounts are its own, orphans of commands become its children.
+
+    Args:
+        neighbour: A process whose mounts it shall see, besides its own.
+    """
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    if neighbour is not None:
+        with open(f"/proc/{neighbour}/ns/mnt") as namespace:  # noqa: PTH123 - no path is made of it
+            _libc.setns(namespace.fileno(), syscalls.CLONE_NEWNS)
     syscalls.unshare(syscalls.CLONE_NEWNS)
     syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
     for module in pkgutil.walk_packages(micropod_img.__path__, "micropod_img."):
@@ -75,12 +92,18 @@ def become_workshop() -> None:
 
 
 def run_command(
-    arguments: Sequence[str], *, stdin: str = "", blow: Blow | None = None, observed: bool = False
+    arguments: Sequence[str],
+    person: Person,
+    *,
+    stdin: str = "",
+    blow: Blow | None = None,
+    observed: bool = False,
 ) -> Ended:
     """Run a command to its end.
 
     Args:
         arguments: What stands behind the program's name.
+        person: Who runs it.
         stdin: What it is told.
         blow: What befalls it.
         observed: Whether its steps are to be told when nothing befalls it.
@@ -91,7 +114,7 @@ def run_command(
         child = os.fork()
         if child == 0:
             counter = _Counter(steps, blow) if observed or blow is not None else None
-            _be_command(arguments, (told, written, written), counter)
+            _be_command(arguments, person, (told, written, written), counter)
         status = _status_of(child)
         return Ended(status, _content(written), tuple(_content(steps).splitlines()))
     finally:
@@ -99,26 +122,37 @@ def run_command(
             os.close(descriptor)
 
 
-def orphans_left() -> int:
-    """Wait for what ended commands have started, and return how many of them went on and had to be ended."""
+def orphans_left(*, but: int | None = None) -> int:
+    """Wait for what ended commands have started, and return how many of them went on and had to be ended.
+
+    Args:
+        but: One that may go on.
+    """
     deadline = time.monotonic() + _ORPHANS_END_WITHIN
     left = 0
     with contextlib.suppress(ChildProcessError):
-        while True:
+        while orphans := _children() - {but}:
             if os.waitpid(-1, os.WNOHANG)[0] != 0:
                 continue
             if time.monotonic() < deadline:
                 time.sleep(0.001)
                 continue
             left += 1
-            os.kill(_any_child(), signal.SIGKILL)
+            os.kill(orphans.pop() or 0, signal.SIGKILL)
             os.wait()
     return left
 
 
-def _be_command(arguments: Sequence[str], standard: Sequence[int], counter: _Counter | None) -> None:
+def _be_command(arguments: Sequence[str], person: Person, standard: Sequence[int], counter: _Counter | None) -> None:
     status = 1
     try:
+        os.environ.update(person.environment)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+        if person.uid is not None:
+            os.setgroups([])
+            os.setresgid(person.uid, person.uid, person.uid)
+            os.setresuid(person.uid, person.uid, person.uid)
+            _libc.prctl(_PR_SET_DUMPABLE, 1)  # as a program that this user has started: newuidmap looks at it
         for place, descriptor in enumerate(standard):
             os.dup2(descriptor, place)
         sys.stdin = os.fdopen(0, closefd=False)  # that of a process of a pool is another one
@@ -177,9 +211,9 @@ def _status_of(child: int) -> int | None:
     return None if hangs else status
 
 
-def _any_child() -> int:
+def _children() -> set[int | None]:
     with open(f"/proc/self/task/{os.getpid()}/children") as stream:  # noqa: PTH123 - no path is made of it
-        return int(stream.read().split()[0])
+        return set(map(int, stream.read().split()))
 
 
 def _content(descriptor: int) -> str:

@@ -11,7 +11,7 @@ from tests.soak.outcome import Outcome
 if TYPE_CHECKING:
     from tests.soak.outcome import Plan
 
-_SAMPLE = 47
+_SAMPLE = 61
 
 
 def run(plan: Plan) -> Outcome:

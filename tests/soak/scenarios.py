@@ -71,6 +71,19 @@ _BOTH: Final = ("small", "other")
 _OR_DONE: Final = frozenset({_DONE, _CONFLICT})
 _OR_GONE: Final = frozenset({_DONE, _UNKNOWN})
 
+OF_USERS: Final = (
+    "unpack",
+    "pod create, cold",
+    "pod create --bundle",
+    "pod rm",
+    "pod mount",
+    "pod umount",
+    "mount",
+    "umount",
+    "gc",
+)
+"""Those that are something else for an ordinary user."""
+
 SCENARIOS: Final[dict[str, Scenario]] = {
     "pull": Scenario(("pull", "{small}"), listed=("small",)),
     "pull, after a killed one": Scenario(

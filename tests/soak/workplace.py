@@ -9,13 +9,14 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import stat
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from micropod_img.reference import Reference
-from tests.soak.forked import Blow, Ended, orphans_left, run_command
+from tests.soak.forked import Blow, Ended, Person, orphans_left, run_command
 from tests.soak.scenarios import IMAGES, SCENARIOS
 from tests.support import stores
 
@@ -39,10 +40,12 @@ class Workplace:
         directory: Empty, and nobody else's.
         references: What the registry has, by repository.
         host: The registry.
+        uid: Who works here; root if None.
     """
 
-    def __init__(self, directory: Path, references: Mapping[str, str], host: str) -> None:
+    def __init__(self, directory: Path, references: Mapping[str, str], host: str, *, uid: int | None = None) -> None:
         self._directory = directory
+        self._uid = uid
         self._root = directory / "store"
         self._states = directory / "states"
         self._around = directory / "around"
@@ -57,8 +60,8 @@ class Workplace:
         self._states.mkdir()
         (directory / "registries.conf").touch()
         (directory / "config.toml").write_text('registries-conf = "registries.conf"\nplatform = "linux/amd64"\n')
-        for name in ("HOME", "DOCKER_CONFIG", "XDG_RUNTIME_DIR", "TMPDIR"):
-            os.environ[name] = str(self._around)
+        names = ("HOME", "DOCKER_CONFIG", "XDG_RUNTIME_DIR", "TMPDIR")
+        self._person = Person(uid, dict.fromkeys(names, str(self._around)))
         self._snapshots, self._files = self._learned()
 
     def steps_of(self, scenario: Scenario) -> tuple[str, ...]:
@@ -87,18 +90,20 @@ class Workplace:
         """
         self._set_up(scenario)
         ended = self._run(scenario, blow)
-        lost = [*(self._unfinished() if is_orderly else ()), *self._broken(scenario), *self._after(scenario)]
+        must_be_clean = is_orderly and not scenario.litter
+        lost = [*(self._unfinished() if must_be_clean else ()), *self._broken(scenario), *self._after(scenario)]
         self._tear_down()
         return ended, lost
 
     # What a scenario finds
 
     def _set_up(self, scenario: Scenario) -> None:
-        self._around.mkdir()
-        for name in ("place", "work"):
-            (self._around / name).mkdir()
+        for path in (self._around, self._around / "place"):
+            path.mkdir(exist_ok=True)
+            os.chown(path, self._uid or 0, self._uid or 0)
         if scenario.store:
-            subprocess.run(["/bin/cp", "-a", f"{self._state(scenario.store)}/.", str(self._directory)], check=True)
+            state = self._state(scenario.store)
+            subprocess.run(["/bin/cp", "-a", *map(str, state.iterdir()), str(self._directory)], check=True)
             for record in self._root.glob("snapshots/*/parent"):
                 os.utime(record)  # it is newer than all that verify compares with it
         if scenario.litter:
@@ -118,6 +123,9 @@ class Workplace:
         ):
             path.write_bytes(content)
             path.chmod(0o644)
+            os.chown(path, self._uid or 0, self._uid or 0)
+        for path in (place, *place.parents[:3]):
+            os.chown(path, self._uid or 0, self._uid or 0)
 
     def _state(self, commands: tuple[Words, ...]) -> Path:
         """Return a copy of the store, and of what is around it, that some commands make."""
@@ -125,26 +133,31 @@ class Workplace:
         if not state.exists():
             for command in commands:
                 self._succeed(command)
+            self._end_namespace()
             state.mkdir()
             made = [str(path) for path in (self._root, self._around) if path.exists()]
             subprocess.run(["/bin/cp", "-a", *made, str(state)], check=True)
             shutil.rmtree(self._root, ignore_errors=True)
         return state
 
-    def _learned(self) -> tuple[Mapping[str, str], str]:
-        """Return, from a pod that nothing has disturbed, what each snapshot and a pod's files must be."""
+    def _learned(self) -> tuple[Mapping[str, str], Mapping[str, str]]:
+        """Return, from commands that nothing has disturbed, what snapshots, and the files that can be seen, must be."""
         scenario = SCENARIOS[_POD_CREATED]
         self._set_up(scenario)
         self._succeed(scenario.command)
         self._succeed(("pod", "create", "{other}", "--id", "other"))
+        self._succeed(("unpack", "{small}", "{dest}"))
+        self._succeed(("mount", "{small}", "{place}"))
         snapshots = {path.name: fingerprint(path / "fs") for path in self._snapshot_directories()}
-        files = fingerprint(self._root / "pods/one/rootfs")
+        files = {name: self._fingerprint_seen(self._around / name) for name in ("dest", "place")}
+        files["pod"] = self._fingerprint_seen(self._root / "pods/one/rootfs")
         self._tear_down()
         return snapshots, files
 
     def _tear_down(self) -> None:
         """Remove everything, with what is still mounted."""
-        for point in self._mount_points():
+        self._end_namespace()
+        for point in self._mount_points(os.getpid()):
             subprocess.run(["/bin/umount", "--lazy", str(point)], check=True)
         for path in (self._root, self._around):
             shutil.rmtree(path, ignore_errors=True)
@@ -193,7 +206,11 @@ class Workplace:
                     yield f"pod {pod} needs snapshot {chain}, which is gone"
             if scenario.bundle and not (self._root / "pods" / pod / "config.json").exists():
                 yield f"pod {pod} is there without its config.json"
-        if scenario.filled == "dest" and (self._around / "dest").exists() and self._filled("dest") != self._files:
+        if (
+            scenario.filled == "dest"
+            and (self._around / "dest").exists()
+            and self._fingerprint_seen(self._around / "dest") != self._files["dest"]
+        ):
             yield "the directory is there and not whole"
 
     def _undone(self, scenario: Scenario) -> Iterator[str]:
@@ -205,18 +222,23 @@ class Workplace:
         if scenario.pod is not None:
             if scenario.pod not in self._pods():
                 yield f"there is no pod {scenario.pod}"
-            elif not scenario.bundle and fingerprint(self._root / "pods" / scenario.pod / "rootfs") != self._files:
-                yield f"pod {scenario.pod} has other files, or is not mounted"
-        if scenario.filled is not None and self._filled(scenario.filled) != self._files:
-            yield f"{scenario.filled} has other files"
+            elif not scenario.bundle:
+                found = self._fingerprint_seen(self._root / "pods" / scenario.pod / "rootfs")
+                if found != self._files["pod"]:
+                    yield f"pod {scenario.pod} has other files, or is not mounted"
+        if scenario.filled is not None:
+            found = self._fingerprint_seen(self._around / scenario.filled)
+            if found != self._files[scenario.filled]:
+                yield f"{scenario.filled} has other files"
 
     def _unfinished(self) -> Iterator[str]:
         """Yield what is left of work in progress."""
-        orphans = orphans_left()
+        orphans = orphans_left(but=self._holder())
         if orphans:
             yield f"{orphans} child processes went on"
         if (self._root / "version").exists():
-            yield from stores.leftovers(self._root)
+            # The record of the namespace that an ordinary user's pods are mounted in stays.
+            yield from (line for line in stores.leftovers(self._root) if not line.endswith("/locks/namespace is left"))
         yield from (f"{path} is left" for path in (self._root / "pods").glob("*/pod.json.new"))
         yield from (f"{path} is left" for path in self._around.glob(".*.micropod-*"))
         yield from (f"{path} is left" for path in self._around.rglob("*.new"))
@@ -224,7 +246,8 @@ class Workplace:
     def _left(self) -> Iterator[str]:
         """Yield what is left where nothing may be left, when nothing is in use any more."""
         yield from self._unfinished()
-        yield from (f"{point} is still mounted" for point in self._mount_points())
+        for process in filter(None, (os.getpid(), self._holder())):
+            yield from (f"{point} is still mounted" for point in self._mount_points(process))
         if (self._root / "pods").exists():
             yield from (f"{path} is left" for path in (self._root / "pods").iterdir())
 
@@ -233,7 +256,7 @@ class Workplace:
     def _command(self, words: Words, *, stdin: str = "", blow: Blow | None = None, observed: bool = False) -> Ended:
         arguments = [word.format(**self._words) for word in words]
         given = ("--root", str(self._root), "--config", str(self._directory / "config.toml"))
-        return run_command([*given, *arguments], stdin=stdin, blow=blow, observed=observed)
+        return run_command([*given, *arguments], self._person, stdin=stdin, blow=blow, observed=observed)
 
     def _run(self, scenario: Scenario, blow: Blow | None = None, *, observed: bool = False) -> Ended:
         return self._command(scenario.command, stdin=scenario.stdin, blow=blow, observed=observed)
@@ -254,12 +277,28 @@ class Workplace:
             path for path in (self._root / "snapshots").glob("*") if len(path.name) == hashlib.sha256().digest_size * 2
         ]
 
-    def _filled(self, name: str) -> str:
-        return fingerprint(self._around / name)
+    def _holder(self) -> int | None:
+        """Return the process in whose namespace an ordinary user's pods are mounted, if it lives."""
+        try:
+            process = int((self._root / "locks/namespace").read_text().split()[0])
+        except (FileNotFoundError, IndexError):
+            return None
+        return process if Path("/proc", str(process), "ns/mnt").exists() else None
 
-    def _mount_points(self) -> list[Path]:
-        """Return what is mounted below this place, the innermost first."""
-        points = [Path(line.split()[4]) for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    def _end_namespace(self) -> None:
+        holder = self._holder()
+        if holder is not None:
+            os.kill(holder, signal.SIGKILL)
+        orphans_left()
+
+    def _fingerprint_seen(self, path: Path) -> str:
+        """Return the fingerprint of a directory as it is seen where it is mounted."""
+        holder = self._holder()
+        return fingerprint(path if holder is None else Path(f"/proc/{holder}/root{path}"))
+
+    def _mount_points(self, process: int) -> list[Path]:
+        """Return what a process sees mounted below this place, the innermost first."""
+        points = [Path(line.split()[4]) for line in Path(f"/proc/{process}/mountinfo").read_text().splitlines()]
         below = [point for point in points if point != self._directory and point.is_relative_to(self._directory)]
         return sorted(below, key=lambda point: len(point.parts), reverse=True)
 

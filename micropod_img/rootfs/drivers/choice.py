@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 from pathlib import Path
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _TRIAL_BYTES = 1 << 20
 _TRIAL_FILES = 64
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 _WHOLE_ID_MAP = (0, 0, (1 << 32) - 1)
 REASONS = {
     "overlay": "the kernel's overlay works here",
@@ -59,6 +61,9 @@ def refusal(driver: Driver, scratch: Path) -> str | None:
     Args:
         driver: The driver.
         scratch: An empty directory of the driver's store, which the caller removes.
+
+    Raises:
+        DiskError: The disk is full or broken, which says nothing of the driver.
     """
     try:
         driver.isolated(lambda: _try(driver, scratch), Cancellation())
@@ -67,6 +72,8 @@ def refusal(driver: Driver, scratch: Path) -> str | None:
         # Paths of the trial tell nobody anything.
         return "; ".join(filter(None, said)).replace(f"{scratch}/", "")
     except OSError as error:
+        if error.errno in _OF_THE_DISK:
+            raise fsutil.disk_error(error, scratch) from error
         return error.strerror or str(error)
     return None
 
