@@ -191,9 +191,9 @@ class StoreLayout:
         self.check()
         self._keep_others_out()
         # Paths of ours that somebody removed are made again; the index is not, as an empty one would disown every blob.
-        if all(path.exists() for path in (self.version, self.locks, self.staging, self.blobs)):
-            return
         with fsutil.disk_errors(self.root):
+            if all(path.exists() for path in (self.version, self.locks, self.staging, self.blobs)):
+                return
             self.refuse_what_is_no_store()
             self._make_root()
             fsutil.make_directory(self.locks)
