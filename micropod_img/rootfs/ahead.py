@@ -7,11 +7,11 @@ changes how long it takes and nothing else.
 from __future__ import annotations
 
 import contextlib
-import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from micropod_img.cancellation import Cancellation, CancelledError
+from micropod_img.work import Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -108,27 +108,31 @@ class _Work:
         self._make = make
         self._call = call
         self._pull = pull
-        self._held = contextlib.ExitStack()
-        staging = self._held.enter_context(store.stage("ahead"))
-        directory = staging.path / "layers"
-        directory.mkdir()
-        self.layers = ArrivingLayers(store.blobs, directory, call.cancellation)
-        self._thread = threading.Thread(target=self._run, args=(layers, staging), name="unpacking-ahead", daemon=True)
-        self._thread.start()
+        with contextlib.ExitStack() as held:
+            staging = held.enter_context(store.stage("ahead"))
+            directory = staging.path / "layers"
+            directory.mkdir()
+            self.layers = ArrivingLayers(store.blobs, directory, call.cancellation)
+            self._thread = Work(lambda: self._run(layers, staging), name="unpacking-ahead")
+            held.callback(self._end)
+            self._thread.start()
+            self._held = held.pop_all()
 
     def join(self) -> None:
         """Wait for the end; an interrupt calls it off."""
         try:
-            self._thread.join()
+            self._thread.wait()
         except BaseException:
             self._call.cancellation.cancel()
             raise
 
     def close(self) -> None:
         """Give up what is not made yet, and let go of what is."""
-        self._call.cancellation.cancel()
-        self._thread.join()
         self._held.close()
+
+    def _end(self) -> None:
+        self._call.cancellation.cancel()
+        self._thread.end()
 
     def _run(self, layers: Sequence[Layer], staging: Staging) -> None:
         try:

@@ -111,6 +111,9 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "unpack": Scenario(
         ("unpack", "{small}", "{dest}"), store=_PULLED, repeated=_OR_DONE, listed=_BOTH, keeps=_BOTH, filled="dest"
     ),
+    "pod create, nothing is here": Scenario(
+        ("pod", "create", "{small}", "--id", "one"), repeated=_OR_DONE, listed=("small",), pod="one"
+    ),
     "pod create, cold": Scenario(
         ("pod", "create", "{small}", "--id", "one"),
         store=_PULLED,
