@@ -36,6 +36,16 @@ def user(crane: Path) -> Iterator[OrdinaryUser]:
         yield one
 
 
+@pytest.fixture(scope="module")
+def settled(crane: Path) -> Iterator[OrdinaryUser]:
+    """Somebody who has a store."""
+    assert crane
+    with ordinary_user() as one:
+        made = one.python(MAKE, one.home / "store")
+        assert made.returncode == 0, made.stderr
+        yield one
+
+
 def told(user: OrdinaryUser) -> dict[str, list[object]]:
     done = user.python(TELL, user.home / "store")
     assert done.returncode == 0, done.stderr
@@ -102,17 +112,17 @@ def test_the_store_of_root_is_not_theirs(user: OrdinaryUser) -> None:
     ],
 )
 def test_what_they_may_not_look_into_is_said_and_nothing_crashes(
-    user: OrdinaryUser, closed: str, subject: str, status: int
+    settled: OrdinaryUser, closed: str, subject: str, status: int
 ) -> None:
-    made = user.python(MAKE, user.home / "store")
-    assert made.returncode == 0, made.stderr
-    place = user.home / closed
-    done = user.run(
-        "sh", "-c", f"mkdir -p {place} && touch {place}/config.toml {place}/registries.conf && chmod 0 {place}"
-    )
+    place = settled.home / closed
+    close = f"mkdir -p {place} && touch {place}/config.toml {place}/registries.conf && chmod 0 {place}"
+    done = settled.run("sh", "-c", close)
     assert done.returncode == 0, done.stderr
-    found = [[one, rest[2]] for one, rest in told(user).items()]
-    assert [subject, status] in found, found
+    try:
+        found = [[one, rest[2]] for one, rest in told(settled).items()]
+        assert [subject, status] in found, found
+    finally:
+        settled.run("sh", "-c", f"chmod 700 {place} && rm {place}/config.toml {place}/registries.conf")
 
 
 @as_root
