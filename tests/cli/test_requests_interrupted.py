@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micropod_img.platforms import host_platform
+from micropod_img.service import ImageService
 from tests.cli.command_line import PROGRAM, environment, process
 from tests.support.auth_files import auth
 from tests.support.faults import on, silent
@@ -56,7 +57,7 @@ def waiting(
     """Starts a command of which the registry answers nothing; the image is here."""
     assert crane
     name = scripted.serve("team/app", "v1", IMAGE)
-    assert process(f"--root={store_root}", "pull", "--insecure", name, extra=extra).status == 0
+    ImageService(store_root).pull_image(name, insecure=True)
     scripted.forget_requests()
     scripted.faults = (Uploads(scripted), on("/v2/", silent()))
 

@@ -18,6 +18,7 @@ import pytest
 
 from micropod_img.platforms import host_platform
 from micropod_img.pull import pull as pulling
+from micropod_img.service import ImageService
 from tests.cli.command_line import PROGRAM, environment
 from tests.support.credential_helper import make_helper
 from tests.support.faults import basic_auth, bearer_auth
@@ -211,9 +212,11 @@ def words(user: User) -> Callable[[str], list[str]]:
 def test_it_is_nowhere_while_another_command_is_at_work(
     command: str, user: User, words: Callable[[str], list[str]]
 ) -> None:
-    user.write(".docker/config.json", {"auths": {f"{user.registry.host}/team": ENTRY}})
-    assert user.run("pull", "--insecure", user.registry.reference("team/app", "v1")).returncode == 0
+    user.asks_for()
+    ImageService(user.root).pull_image(user.registry.reference("team/app", "v1"))
     user.registry.forget_requests()
+    user.asks_for(basic_auth(USER, SECRET))
+    user.write(".docker/config.json", {"auths": {f"{user.registry.host}/team": ENTRY}})
     user.run(*words(command))
     assert any("authorization" in request.headers for request in user.registry.requests)
     # The user's crane asks for it over a pipe; the others have it in a file of their own.
@@ -222,9 +225,9 @@ def test_it_is_nowhere_while_another_command_is_at_work(
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_it_is_in_no_error_when_it_is_refused(command: str, user: User, words: Callable[[str], list[str]]) -> None:
-    assert user.run("pull", "--insecure", user.registry.reference("team/app", "v1"), stdin="").returncode == 4
+    user.asks_for()
+    ImageService(user.root).pull_image(user.registry.reference("team/app", "v1"))
     user.write(".docker/config.json", {"auths": {f"{user.registry.host}/team": ENTRY}})
-    assert user.run("pull", "--insecure", user.registry.reference("team/app", "v1")).returncode == 0
     user.asks_for(basic_auth(USER, "another password"))
     assert user.run(*words(command)).returncode == (1 if command == "crane" else 4)
 
