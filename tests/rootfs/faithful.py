@@ -21,6 +21,7 @@ Tree: TypeAlias = "dict[bytes, Node]"
 MTIME = 1_700_000_000
 SECOND = 1_000_000_000
 LISTED = MTIME * SECOND
+"""Nanoseconds of the time that `Entry` gives to all that a layer lists."""
 
 
 def regular(content: bytes = b"", mode: int = 0o644, **fields: object) -> Node:
@@ -28,7 +29,7 @@ def regular(content: bytes = b"", mode: int = 0o644, **fields: object) -> Node:
 
 
 def folder(mode: int = 0o755, **fields: object) -> Node:
-    """Return a directory; its time is anyone, as of those that only the names in them imply, unless it is given."""
+    """Return a directory; any time will do unless one is given, as for those that only the names in them imply."""
     return Node("directory", mode, **fields)  # type: ignore[arg-type]
 
 
@@ -261,7 +262,7 @@ FAITHFUL: Mapping[str, tuple[Archives, Tree]] = {
             b"d": folder(mtime_ns=LISTED),
             b"d/e": folder(mtime_ns=LISTED),
             b"d/g": regular(b"again"),
-            b"s": folder(0o2775),
+            b"s": folder(0o2775, mtime_ns=LISTED),
             b"s/sub": folder(mtime_ns=LISTED),
             b"s/sub/f": regular(),
         },

@@ -82,7 +82,7 @@ THEIRS: Mapping[str, tuple[Theirs, ...]] = {
         Theirs("it leaves attributes that the layer does not say again", (COPYING_PODMAN,), (b"d",)),
     ),
     TIMES: (
-        Theirs("they forget the time of a directory when a layer changes what is in it", ALL, (b"d", b"d/e")),
+        Theirs("they forget the time of a directory when a layer changes what is in it", ALL, (b"d", b"d/e", b"s")),
         Theirs(ALONE + ": its mode is lost", (PODMAN,), (b"s",)),
     ),
 }
