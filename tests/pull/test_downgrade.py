@@ -17,7 +17,7 @@ from micropod_img.pull.hosts import HostOptions
 from micropod_img.pull.job import PullOptions
 from micropod_img.pull.secret import Credential
 from tests.support.connect_proxy import ConnectProxy, connect_proxy
-from tests.support.faults import basic_auth
+from tests.support.faults import basic_auth, bearer_auth
 from tests.support.processes import run
 from tests.support.registries import Certificates, make_certificates
 
@@ -84,11 +84,15 @@ def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[ConnectProxy]:
         yield proxy
 
 
-@pytest.fixture
-def downgrading(certificates: Certificates, scripted: ScriptedRegistry) -> Iterator[str]:
-    """A registry that sends who comes by HTTPS on to plain HTTP, where it asks for a password."""
-    scripted.faults = (basic_auth(USER, PASSWORD),)
-    with redirecting(certificates, f"http://{HOST}:{scripted.host.rpartition(':')[2]}") as host:
+@pytest.fixture(params=["Basic", "Bearer"])
+def downgrading(
+    request: pytest.FixtureRequest, certificates: Certificates, scripted: ScriptedRegistry
+) -> Iterator[str]:
+    """A registry that sends who comes by HTTPS on to plain HTTP, where it, or a token server, asks for a password."""
+    plain = f"http://{HOST}:{scripted.host.rpartition(':')[2]}"
+    bearer = bearer_auth(plain, credentials=(USER, PASSWORD))
+    scripted.faults = (basic_auth(USER, PASSWORD) if request.param == "Basic" else bearer,)
+    with redirecting(certificates, plain) as host:
         yield host
 
 
