@@ -66,7 +66,7 @@ def pod_table(pods: Sequence[Pod], now: datetime, style: Style) -> str:
         (pod.id, familiar(pod.ref), "yes" if pod.mounted else "no", age(pod.created_at, now), str(pod.rootfs))
         for pod in pods
     ]
-    return table(("ID", "IMAGE", "MOUNTED", "CREATED", "ROOTFS"), rows, style=style)
+    return table(("ID", "IMAGE", "MOUNTED", "AGE", "ROOTFS"), rows, style=style)
 
 
 def pod_text(pod: Pod, style: Style) -> str:

@@ -74,7 +74,7 @@ def test_people_get_the_path_and_scripts_the_id(micropod: CommandLine, ref: str,
     assert re.fullmatch(r"[0-9a-f]{12}\n", quiet)
     assert micropod("pod", "ls", "-q").out == f"one\n{quiet}"
     table = micropod("pod", "ls").out.splitlines()
-    assert table[0].split() == ["ID", "IMAGE", "MOUNTED", "CREATED", "ROOTFS"]
+    assert table[0].split() == ["ID", "IMAGE", "MOUNTED", "AGE", "ROOTFS"]
     assert table[1].split()[:3] == ["one", ref, "yes"]
     assert "overlay" in micropod("pod", "inspect", "one").out
     assert micropod("pod", "rm", "one", quiet.strip()).out == f"one\n{quiet}"
