@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.soak import bad_inputs, kill_points, network_faults
+from tests.soak import bad_inputs, disk_faults, interrupts, kill_points, network_faults
 from tests.soak.load import section as load
 from tests.soak.outcome import Outcome, Plan
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 SECTIONS: Mapping[str, Callable[[Plan], Outcome]] = {
     "kill-points": kill_points.run,
+    "interrupts": interrupts.run,
+    "disk-faults": disk_faults.run,
     "bad-inputs": bad_inputs.run,
     "network-faults": network_faults.run,
     "load": load.run,

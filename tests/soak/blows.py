@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tests.support.ordinary_user import OrdinaryUser
 
 _WORKERS = 2
+_FEWER = 3
 CHILD_STARTED: Final = "child has started"
 
 
@@ -102,12 +103,12 @@ class Struck:
     lost: tuple[str, ...]
 
 
-def strike_everywhere(plan: Plan, kind: str, *, sample: int) -> list[Struck]:
-    """Try every point of every scenario.
+def strike_everywhere(plan: Plan, *kinds: str, sample: int) -> list[Struck]:
+    """Try every point of every command; in a short plan some points of some commands.
 
     Args:
         plan: Of the section.
-        kind: The name of the blow.
+        kinds: The names of the blows.
         sample: Of the points of a short plan, each of how many.
     """
     with (
@@ -120,8 +121,11 @@ def strike_everywhere(plan: Plan, kind: str, *, sample: int) -> list[Struck]:
         begin = (references, registry.host, user, UID)
         workers = stack.enter_context(ProcessPoolExecutor(_WORKERS, spawned, _begin, begin))
         commands = [*(("root", name) for name in SCENARIOS), *(("a user", name) for name in OF_USERS)]
-        steps = zip(commands, workers.map(_steps_of, *zip(*commands, strict=True)), strict=True)
-        points = [point for command, found in steps for point in _points(KINDS[kind], *command, found)]
+        commands = commands[:: _FEWER if plan.short else 1]
+        steps = list(zip(commands, workers.map(_steps_of, *zip(*commands, strict=True)), strict=True))
+        points = [
+            point for kind in kinds for command, found in steps for point in _points(KINDS[kind], *command, found)
+        ]
         return list(workers.map(_strike, points[:: sample if plan.short else 1]))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,12 +23,6 @@ class Plan:
     short: bool
     seconds: float
     directory: Path
-
-    def within(self, name: str) -> Plan:
-        """Return the same plan for a part of the section, with a directory of its own."""
-        directory = self.directory / name.replace(" ", "-")
-        directory.mkdir()
-        return replace(self, directory=directory)
 
 
 @dataclass(frozen=True, slots=True)
