@@ -26,7 +26,7 @@ else:
     from backports import zstd
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from _typeshed import WriteableBuffer
 
@@ -116,7 +116,7 @@ class LayerStream:
         self._hash = hashlib.sha256()
         self._chunk = b""
         self._position = 0
-        self._stored = _StoredBytes(stored, self._check_padding)
+        self._stored = _StoredBytes(stored)
         with self._errors():
             self._uncompressed = _uncompressed(self._stored)
 
@@ -178,6 +178,7 @@ class LayerStream:
             self._position = 0
         self._hash.update(self._chunk)
         self.size += len(self._chunk)
+        self._stored.unpacked_size = self.size
         if self.size > self._max_size:
             raise StreamLimitError(
                 f"is beyond the {self._max_size} bytes that an archive may have", "archive-too-large"
@@ -188,11 +189,6 @@ class LayerStream:
                 "decompression-bomb",
             )
         return bool(self._chunk)
-
-    def _check_padding(self) -> None:
-        # Empty gzip members and skippable zstd frames cost time and give nothing.
-        if self._stored.size > self.size + self.size // 8 + _MAX_PADDING:
-            raise StreamLimitError("is stored in far more bytes than it unpacks to", "padded-layer")
 
     def _truncated(self) -> IntegrityError:
         return IntegrityError(f"layer {self._digest} ends in the middle of its archive", code="truncated-layer")
@@ -216,18 +212,24 @@ class LayerStream:
 
 
 class _StoredBytes(io.RawIOBase):
-    """A stream that counts what was read of it, and has the count checked before each read."""
+    """A stream that counts what was read of it, and gives no more where that unpacks to next to nothing.
 
-    def __init__(self, stream: BinaryStream, check: Callable[[], None]) -> None:
+    It knows what it unpacks to as a number: with a reference to who reads it, it would be part of a circle through an
+    object of isal, which the garbage collector does not see, and no stream would ever be freed.
+    """
+
+    def __init__(self, stream: BinaryStream) -> None:
         self.size = 0
+        self.unpacked_size = 0
         self._stream = stream
-        self._check = check
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        self._check()
+        # Empty gzip members and skippable zstd frames cost time and give nothing.
+        if self.size > self.unpacked_size + self.unpacked_size // 8 + _MAX_PADDING:
+            raise StreamLimitError("is stored in far more bytes than it unpacks to", "padded-layer")
         count = self._stream.readinto(buffer) or 0
         self.size += count
         return count

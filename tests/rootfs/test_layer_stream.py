@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import contextlib
+import gc
 import gzip
 import io
 import os
 import sys
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +16,7 @@ from micropod_img.digest import sha256_of
 from micropod_img.errors import DiskError, IntegrityError, UnsafeError
 from micropod_img.limits import Limits
 from micropod_img.rootfs.gate import check_layer
+from micropod_img.rootfs.layer_stream import LayerStream
 from tests.rootfs.gate_checks import MIB, SOME_DIGEST, Endless, check, check_stored
 from tests.rootfs.tar_layers import BLOCK, END, GZIP_LAYER, extended, file, header
 from tests.support.layers import Compression, Entry, directory, hardlink, layer, symlink, whiteout
@@ -157,6 +161,25 @@ def test_a_decompression_bomb_is_refused_while_it_unpacks(compression: Compressi
         check_stored(bomb.content, bomb.diff_id, Limits(max_ratio=100, ratio_floor=10 * MIB))
     assert caught.value.code == "decompression-bomb"
     assert check_stored(bomb.content, bomb.diff_id, Limits(max_ratio=100)).unpacked_size == 40 * MIB
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip", "gzip-members", "estargz", "zstd", "zstd-chunked"])
+@pytest.mark.parametrize("kept", [1.0, 0.5], ids=["whole", "cut"])
+def test_a_stream_that_was_read_is_freed(kept: float, compression: Compression) -> None:
+    content = layer({"a": b"1" * 3000}, compression=compression).content
+    stream = LayerStream(
+        io.BytesIO(content[: int(len(content) * kept)]),
+        digest=SOME_DIGEST,
+        max_size=MIB,
+        max_ratio=100,
+        ratio_floor=MIB,
+    )
+    with contextlib.suppress(IntegrityError):
+        stream.drain()
+    left = weakref.ref(stream)
+    del stream
+    gc.collect()
+    assert left() is None
 
 
 def test_memory_stays_small_whatever_the_layer_holds(tmp_path: Path) -> None:
