@@ -254,7 +254,7 @@ class ImageStore:
             with contextlib.suppress(IntegrityError):  # a damaged image is none to choose
                 known.append((record, self.platform_of(record)))
         for record, platform in known:
-            if platform == normalize(wanted):
+            if select(wanted, [platform], strict=True) is not None:
                 return record
         if strict:
             return None

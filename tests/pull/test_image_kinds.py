@@ -151,6 +151,14 @@ def test_what_is_no_good_image_is_refused_and_leaves_nothing(
     assert service.list_images() == []
 
 
+def test_an_image_whose_configuration_names_a_version_of_linux_is_found_again(
+    service: ImageService, scripted: ScriptedRegistry
+) -> None:
+    ref = scripted.serve("some/image", "1", image([ONE], config={"os.version": "6.1"}))
+    pulled = service.pull_image(ref, platform="linux/amd64")
+    assert service.get_image(ref, platform="linux/amd64") == pulled
+
+
 def test_a_foreign_layer_that_the_registry_has_is_pulled(service: ImageService, scripted: ScriptedRegistry) -> None:
     top = image([FOREIGN], docker=True)
     ref = scripted.serve("odd/image", "1", top, foreign_layers=True)
