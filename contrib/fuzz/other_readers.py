@@ -60,7 +60,9 @@ def same_as_others(archive: bytes) -> None:
             pythons = list(_python(archive))
         except tarfile.ReadError:  # whoever refuses an archive does not read it in another way
             return
-        assert pythons == [one._replace(name=_plain(one.name)) for one in ours], (pythons, ours)
+        # At a header that it does not understand tarfile ends, as if the archive did.
+        expected = [one._replace(name=_plain(one.name)) for one in ours]
+        assert pythons == expected[: len(pythons)], (pythons, ours)
 
 
 def _read(archive: bytes) -> Iterator[tar_headers.Entry]:

@@ -173,11 +173,16 @@ def _entry(header: _Header, size: int, long: Mapping[bytes, bytes]) -> tuple[Ent
     if kind != DIRECTORY and name.endswith((b"/", b"/.")):
         raise AmbiguousHeaderError("has the name of a directory and is none", name)
     mode = 0 if kind == REGULAR else _number(header.mode, name)
-    device = (0, 0)
-    if kind in (CHARACTER_DEVICE, BLOCK_DEVICE) and header.magic != _V7:
-        device = _number(header.major, name), _number(header.minor, name)
     metadata_size = sum(map(len, long.values())) if long else 0
-    return Entry(name, kind, unpacked_size, link_name, mode, device, records, metadata_size), size
+    return Entry(name, kind, unpacked_size, link_name, mode, _device(header, kind, name), records, metadata_size), size
+
+
+def _device(header: _Header, kind: bytes, name: bytes) -> tuple[int, int]:
+    if kind not in (CHARACTER_DEVICE, BLOCK_DEVICE):
+        return 0, 0
+    if header.magic == _V7 and (header.major, header.minor) not in _NO_DEVICE:
+        raise AmbiguousHeaderError("has a device number where its format has none", name)
+    return _number(header.major, name), _number(header.minor, name)
 
 
 def _checked_size(block: bytes, header: _Header) -> int:

@@ -68,8 +68,8 @@ def header(
             magic,
             b"",
             b"",
-            field(major, 8) if magic != V7 else b"",
-            field(minor, 8) if magic != V7 else b"",
+            field(major, 8) if magic != V7 or isinstance(major, bytes) else b"",
+            field(minor, 8) if magic != V7 or isinstance(minor, bytes) else b"",
             prefix,
             rest,
         )
