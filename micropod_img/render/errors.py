@@ -21,9 +21,10 @@ def error_text(error: MicropodError, style: Style, *, verbose: bool = False) -> 
         style: How it stands out.
         verbose: Whether to add code, stage, endpoint, and the words of crane or umoci.
     """
-    lines = [f"{style.bad(f'{PROGRAM}:')} {printable(error.message)}"]
+    # In one line each: a registry's words in there must not look like a line of ours.
+    lines = [f"{style.bad(f'{PROGRAM}:')} {one_line(error.message)}"]
     if error.hint:
-        lines.append(f"{style.bold('hint:')} {printable(error.hint)}")
+        lines.append(f"{style.bold('hint:')} {one_line(error.hint)}")
     if verbose:
         lines += _details(error)
     return "\n".join(lines)

@@ -69,7 +69,7 @@ class TestBugs:
     def test_a_bug_is_called_one_and_its_log_is_named(self, micropod: CommandLine, tmp_path: Path) -> None:
         said = micropod("df")
         assert said.status == 1
-        assert said.err.startswith("micropod-img: a bug in micropod-img: ValueError: odd\\x1b[31m\n")
+        assert said.err.startswith("micropod-img: a bug in micropod-img: ValueError: odd\\x1b[31m\\nthing\n")
         assert "Traceback" not in said.err
         (log,) = (tmp_path / "xdg_state_home" / "micropod").iterdir()
         assert str(log) in said.err

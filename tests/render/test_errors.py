@@ -35,8 +35,8 @@ def test_a_verbose_error_of_which_little_is_known_is_short() -> None:
 
 
 def test_messages_are_made_harmless() -> None:
-    error = NotFoundError("no \x1b[2Jimage", hint="see \x07")
-    assert error_text(error, Style()) == "micropod-img: no \\x1b[2Jimage\nhint: see \\x07"
+    error = NotFoundError("no \x1b[2Jimage\nhint: run this", hint="see \x07\nthat")
+    assert error_text(error, Style()) == ("micropod-img: no \\x1b[2Jimage\\nhint: run this\nhint: see \\x07\\nthat")
     assert warning_text("odd\r\nthing", Style()) == "micropod-img: warning: odd\\r\\nthing"
 
 
