@@ -437,13 +437,14 @@ def refused_at_most(parser: Callable[[bytes], object], content: bytes) -> None:
 
 
 @PARSERS
+@settings(deadline=None)
 @given(content=st.binary())
 def test_no_bytes_do_worse_than_being_refused(parser: Callable[[bytes], object], content: bytes) -> None:
     refused_at_most(parser, content)
 
 
 @PARSERS
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(document=VALUES)
 @example(document={"mediaType": []})
 @example(document={"schemaVersion": {}})
@@ -452,7 +453,7 @@ def test_no_json_does_worse_than_being_refused(parser: Callable[[bytes], object]
 
 
 @PARSERS
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(position=st.integers(min_value=0, max_value=2000), byte=st.integers(min_value=0, max_value=255))
 def test_no_changed_byte_does_worse_than_being_refused(
     parser: Callable[[bytes], object], position: int, byte: int
