@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from micropod_img.tools import PendingTool
 
 Policy: TypeAlias = Literal["missing", "newer", "always", "never"]
+_OF_THE_INDEX = frozenset({"corrupt-index", "missing-index"})
 POLICIES: tuple[Policy, ...] = ("missing", "newer", "always", "never")
 
 
@@ -247,7 +248,7 @@ class PullJob:
         try:
             return self._images.consistently(lambda images: self._read(images, reference))
         except IntegrityError as error:
-            if self._options.policy == "never":
+            if self._options.policy == "never" or error.code in _OF_THE_INDEX:
                 raise
             self._sink(events.Notice(str(reference), f"{error.message}; it is fetched again"))
             return None
@@ -328,6 +329,7 @@ class PullJob:
 
         store = self._store.telling(observer(self._sink, str(reference)))
         store.prepare()
+        store.read_index()  # one that is torn could not list what is fetched
         pulled = pull(
             store,
             self._program(),

@@ -19,7 +19,7 @@ from micropod_img.errors import IntegrityError, UnsafeError, UnsupportedError
 from micropod_img.fsutil import disk_errors
 from micropod_img.limits import Limits
 from micropod_img.rootfs import tar_headers
-from micropod_img.rootfs.layer_stream import BLOCK, LayerStream, StreamLimitError
+from micropod_img.rootfs.layer_stream import BLOCK, DAMAGED_HINT, LayerStream, StreamLimitError
 from micropod_img.rootfs.quoting import quoted
 from micropod_img.rootfs.tar_headers import AmbiguousHeaderError, Entry
 from micropod_img.rootfs.totals import ImageTotals
@@ -138,7 +138,9 @@ def _check(blob: BinaryStream, diff_id: Digest, gate: _Gate, cancellation: Cance
         ) from error
     if stream.diff_id != diff_id:
         raise IntegrityError(
-            f"layer {digest} unpacks to {stream.diff_id}, and its image says {diff_id}", code="diff-id-mismatch"
+            f"layer {digest} unpacks to {stream.diff_id}, and its image says {diff_id}",
+            code="diff-id-mismatch",
+            hint=DAMAGED_HINT,
         )
     if ambiguity is not None:
         where = f"entry {quoted(ambiguity.name)}" if ambiguity.name else f"what follows {gate.place}"

@@ -41,6 +41,7 @@ _CORRUPT: tuple[type[Exception], ...] = (
     OverflowError,  # from isal: a gzip header of more than half a megabyte
     zstd.ZstdError,
 )
+DAMAGED_HINT = "micropod-img verify says whether it is damaged here, and --repair fetches it again"
 _MAX_PADDING = 64 << 20  # a table of contents (zstd:chunked, eStargz) takes a few MiB for 100,000 files
 
 
@@ -191,7 +192,9 @@ class LayerStream:
         return bool(self._chunk)
 
     def _truncated(self) -> IntegrityError:
-        return IntegrityError(f"layer {self._digest} ends in the middle of its archive", code="truncated-layer")
+        return IntegrityError(
+            f"layer {self._digest} ends in the middle of its archive", code="truncated-layer", hint=DAMAGED_HINT
+        )
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -201,11 +204,15 @@ class LayerStream:
             raise IntegrityError(
                 f"layer {self._digest} ends in the middle of its compressed data",
                 code="truncated-layer",
+                hint=DAMAGED_HINT,
                 detail=str(error),
             ) from error
         except _CORRUPT as error:
             raise IntegrityError(
-                f"layer {self._digest} cannot be decompressed", code="corrupt-layer", detail=str(error)
+                f"layer {self._digest} cannot be decompressed",
+                code="corrupt-layer",
+                hint=DAMAGED_HINT,
+                detail=str(error),
             ) from error
         except OSError as error:
             raise disk_error(error, f"layer {self._digest}") from error

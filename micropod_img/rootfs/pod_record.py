@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from micropod_img.errors import IntegrityError
 from micropod_img.rootfs.chain import ChainId
-from micropod_img.store.documents import Members, members_of
+from micropod_img.store.documents import Members, corrupt, members_of
 
 if TYPE_CHECKING:
     from micropod_img.digest import Digest
@@ -60,13 +60,19 @@ def parse_pod_record(content: bytes, *, name: str) -> PodRecord:
     Raises:
         IntegrityError: It is not what was written.
     """
-    members = members_of(content, name)
+    try:
+        return _record(members_of(content, name), name)
+    except IntegrityError as error:
+        raise IntegrityError(error.message, code="corrupt-pod", hint=_HINT) from error
+
+
+def _record(members: Members, name: str) -> PodRecord:
     try:
         created_at = datetime.fromisoformat(members.text("created_at"))
     except ValueError as error:
-        raise _corrupt(name, "created_at is not a time") from error
+        raise corrupt(name, "created_at is not a time") from error
     if members.mapping.get("schema") != _SCHEMA:
-        raise _corrupt(name, f"it is not of schema {_SCHEMA}")
+        raise corrupt(name, f"it is not of schema {_SCHEMA}")
     return PodRecord(
         id=members.text("id"),
         ref=members.text("ref"),
@@ -76,7 +82,3 @@ def parse_pod_record(content: bytes, *, name: str) -> PodRecord:
         read_only=members.mapping.get("read_only") is True,
         created_at=created_at,
     )
-
-
-def _corrupt(name: str, what: str) -> IntegrityError:
-    return IntegrityError(f"{name} is corrupt: {what}", code="corrupt-pod", hint=_HINT)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from micropod_img import fsutil
-from micropod_img.errors import ConflictError, MicropodError, NotFoundError, UsageError
+from micropod_img.errors import ConflictError, IntegrityError, MicropodError, NotFoundError, UsageError
 from micropod_img.invoker import invoking_uid
 from micropod_img.locks import Patience, locked_directory
 from micropod_img.models import Pod
@@ -21,6 +21,7 @@ from micropod_img.rootfs.lower_directories import rename_unless_lower
 from micropod_img.rootfs.mountinfo import mount_points
 from micropod_img.rootfs.mounts import unmount
 from micropod_img.rootfs.pod_record import PodRecord, parse_pod_record
+from micropod_img.store.blobs import VERIFY_HINT
 from micropod_img.store.trees import remove_tree
 
 if TYPE_CHECKING:
@@ -180,11 +181,13 @@ class Pods:
 
         Raises:
             NotFoundError: There is no such pod.
+            IntegrityError: A snapshot that it needs is missing.
             MicropodError: It cannot be mounted.
         """
         with self._held(pod_id) as paths:
             record = self.record(pod_id)
             if not self._is_mounted(record, mount_points()):
+                _require_all(record, snapshots)
                 driver.mount_pod(paths, snapshots.files(record.chain_ids), read_only=record.read_only)
             return self.get(pod_id)
 
@@ -340,6 +343,14 @@ def _locked_if_left(paths: PodPaths) -> Iterator[bool]:
         yield is_unused and paths.draft.exists()
     finally:
         os.close(descriptor)
+
+
+def _require_all(record: PodRecord, snapshots: Snapshots) -> None:
+    for chain in record.chain_ids:
+        if record.driver != "copy" and not snapshots.has(chain):
+            raise IntegrityError(
+                f"pod {record.id} needs snapshot {chain}, which is missing", code="missing-snapshot", hint=VERIFY_HINT
+            )
 
 
 def _unknown(pod_id: str) -> NotFoundError:

@@ -23,6 +23,7 @@ DOCUMENT_LIMIT = 8 << 20
 """Bytes of the largest manifest, index or configuration that is read."""
 
 REPAIR_HINT = "pull the image again: what is missing or corrupt is fetched anew"
+VERIFY_HINT = "micropod-img verify --repair"
 
 FileIdentity: TypeAlias = tuple[int, int, int]
 """Device, inode and size in bytes."""
@@ -79,6 +80,12 @@ class BlobStore:
             if error.errno == errno.ELOOP:
                 raise not_a_file(digest) from error
             raise fsutil.disk_error(error, path) from error
+        if size is not None and len(content) != size and sha256_of(content) == digest:
+            raise IntegrityError(
+                f"blob {digest} has {len(content)} bytes, and what names it says {size}",
+                code="wrong-size",
+                hint=VERIFY_HINT,
+            )
         if sha256_of(content) != digest or (size is not None and len(content) != size):
             raise IntegrityError(
                 f"blob {digest} is corrupt: its bytes are not what its name says",
@@ -113,7 +120,10 @@ class BlobStore:
                 # What stands there is not the blob: its size is wrong, or its owner found its bytes to be.
                 replacement = staged.with_name(f"{staged.name}.replacement")
                 os.link(staged, replacement)
-                replacement.rename(target)
+                try:
+                    replacement.rename(target)
+                except IsADirectoryError as error:
+                    raise not_a_file(digest) from error
 
     def sync(self) -> None:
         """Make the names of all published blobs durable."""
@@ -189,7 +199,7 @@ def not_a_file(digest: Digest) -> IntegrityError:
     return IntegrityError(
         f"blob {digest} is not a file, but something else in its place",
         code="corrupt-blob",
-        hint="micropod-img verify --repair",
+        hint=VERIFY_HINT,
     )
 
 

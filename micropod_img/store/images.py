@@ -92,8 +92,20 @@ class ImageStore:
         that image is told why.
         """
         for entry in entries:
+            if self._is_others(entry):
+                continue
             listed = list(self._records_of_index(entry, entry.digest, entry.size)) if entry.is_index else ()
             yield from listed or [Record(entry, entry.digest, entry.size, entry.media_type, entry.platform)]
+
+    def _is_others(self, entry: Entry) -> bool:
+        """Whether an entry is to be passed over (image-index.md, ``mediaType``): of another type, and no manifest."""
+        if entry.media_type in media_types.INDEXES | media_types.MANIFESTS | {""}:
+            return False
+        try:
+            read_document(self._blobs.read(entry.digest), f"blob {entry.digest}")
+        except IntegrityError:
+            return True
+        return False
 
     def _records_of_index(self, entry: Entry, digest: Digest, size: int) -> Iterator[Record]:
         try:
@@ -301,6 +313,8 @@ class ImageStore:
         Raises:
             IntegrityError: A document on the way is missing or corrupt, so that nobody can know.
         """
+        if self._is_others(entry):
+            return {entry.digest: entry.size}
         needed: dict[Digest, int] = {}
         top = entry.index_digest
         if top is not None and top != entry.digest:

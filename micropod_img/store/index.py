@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Final
 
 from micropod_img import media_types
 from micropod_img.digest import Digest, parse_digest
-from micropod_img.errors import InvalidReference, UsageError
+from micropod_img.errors import IntegrityError, InvalidReference, UsageError
 from micropod_img.platforms import Platform, host_platform, normalize
 from micropod_img.reference import Reference
+from micropod_img.store.blobs import VERIFY_HINT
 from micropod_img.store.documents import Members, corrupt, members_of
 
 if TYPE_CHECKING:
@@ -121,10 +122,13 @@ def parse_index(content: bytes, *, name: str) -> LayoutIndex:
     Raises:
         IntegrityError: It is torn, has no list, or an entry is no descriptor.
     """
-    members = members_of(content, name)
-    if "manifests" not in members.mapping:
-        raise corrupt(name, "it lists nothing, not even nothing")
-    entries = tuple(parse_entry(Members(item, name)) for item in members.items("manifests"))
+    try:
+        members = members_of(content, name)
+        if "manifests" not in members.mapping:
+            raise corrupt(name, "it lists nothing, not even nothing")
+        entries = tuple(parse_entry(Members(item, name)) for item in members.items("manifests"))
+    except IntegrityError as error:
+        raise IntegrityError(error.message, code="corrupt-index", hint=VERIFY_HINT) from error
     return LayoutIndex(entries, members.mapping)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypedDict, TypeVar
 from micropod_img import fsutil
 from micropod_img.errors import ConflictError, DiskError, IntegrityError
 from micropod_img.locks import LockTimeoutError, Patience, locked, signed
-from micropod_img.store.blobs import BlobStore
+from micropod_img.store.blobs import VERIFY_HINT, BlobStore
 from micropod_img.store.index import LayoutIndex, parse_index, serialize
 from micropod_img.store.layout import StoreLayout
 from micropod_img.store.reserve import Reserve
@@ -141,7 +141,7 @@ class Store:
                 raise IntegrityError(
                     f"{path} is missing, and with it which images there are",
                     code="missing-index",
-                    hint=f"put it back; or remove {self.layout.version} to begin again with no images",
+                    hint=f"put it back; or {VERIFY_HINT}, which lists the images that are here",
                 ) from error
 
     def indexes(self) -> Iterator[LayoutIndex]:

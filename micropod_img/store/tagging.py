@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from micropod_img import media_types
-from micropod_img.errors import UsageError
+from micropod_img.errors import UnsupportedError, UsageError
+from micropod_img.store.blobs import missing_blob
 from micropod_img.store.images import ImageStore, distinct_entries, part_of_index
 from micropod_img.store.index import new_entry, renamed, with_entries, without
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from micropod_img.platforms import Platform
     from micropod_img.reference import Reference
     from micropod_img.store.images import Record
@@ -27,7 +31,7 @@ def tag_image(store: Store, source: str, destination: Reference) -> None:
 
     Raises:
         NotFoundError: Nothing here is called ``source``.
-        IntegrityError: What is called ``source`` is damaged, and it is not known what it runs on.
+        IntegrityError: What is called ``source`` is damaged.
         UsageError: The destination has a digest, which nobody can choose.
     """
     if destination.digest is not None:
@@ -41,6 +45,7 @@ def tag_image(store: Store, source: str, destination: Reference) -> None:
     with store.index_transaction("tag") as transaction:
         records = images.lookup(source)
         part = part_of_index(source, records)
+        _require_whole(store, images, records)
         entries = (
             [renamed(entry, destination) for entry in distinct_entries(records)]
             if part is None
@@ -48,6 +53,16 @@ def tag_image(store: Store, source: str, destination: Reference) -> None:
         )
         index = without(transaction.index, lambda entry: entry.reference == str(destination))
         transaction.replace(with_entries(index, entries))
+
+
+def _require_whole(store: Store, images: ImageStore, records: Sequence[Record]) -> None:
+    for record in records:
+        with contextlib.suppress(UnsupportedError):  # an artifact that another tool put here
+            images.image(record)
+    for entry in distinct_entries(records):
+        for digest, size in images.closure(entry).items():
+            if not store.blobs.has(digest, size):
+                raise missing_blob(digest)
 
 
 def _entry_of(record: Record, platform: Platform, reference: Reference) -> Entry:

@@ -105,10 +105,10 @@ BROKEN_STORES: dict[str, tuple[Damage, int, str]] = {
     "a newer format": (lambda root: Path(root / "version").write_text("99\n"), 8, "store-format"),
     "a torn version": (lambda root: Path(root / "version").write_text(""), 7, "corrupt-version"),
     "no index": (lambda root: Path(root / "images/index.json").unlink(), 7, "missing-index"),
-    "a torn index": (lambda root: Path(root / "images/index.json").write_text("{"), 7, "corrupt-document"),
+    "a torn index": (lambda root: Path(root / "images/index.json").write_text("{"), 7, "corrupt-index"),
     "torn blobs": (tear_a_layer, 7, "corrupt-blob"),
     "somebody else's": (lambda root: shutil.chown(root, 4711), 10, "foreign-store"),
-    "an unreadable pod": (tear_a_pod, 7, "corrupt-document"),
+    "an unreadable pod": (tear_a_pod, 7, "corrupt-pod"),
 }
 
 
