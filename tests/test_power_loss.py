@@ -12,6 +12,7 @@ import pytest
 
 from micropod_img.service import ImageService
 from tests.rootfs.unpacking import as_root
+from tests.support import stores
 from tests.support.durability import CALLS, torn_by_power_cuts
 from tests.support.images import image, index
 from tests.support.layers import layer, random_layer
@@ -86,6 +87,16 @@ def test_root_filesystems(traced: Traced, crane_registry: Registry, repository: 
     assert traced.run("unpack", ref, str(traced.directory / "files"), makes=traced.directory / "files") == []
     assert traced.run("rmi", ref) == []
     assert traced.run("gc") == []
+
+
+def test_a_repair(traced: Traced, crane_registry: Registry, repository: str) -> None:
+    ref = push(crane_registry, repository, "small", SMALL)
+    assert traced.run("pod", "create", ref, "--id", "one") == []
+    assert traced.run("pod", "rm", "one") == []
+    damaged = stores.blob_path(traced.root, SMALL.layers[1].digest)
+    damaged.write_bytes(bytes(SMALL.layers[1].size))
+    assert traced.run("verify", "--repair") == []
+    assert stores.problems(traced.root) == []
 
 
 def test_credentials(traced: Traced, crane_registry: Registry) -> None:

@@ -42,6 +42,7 @@ class Scenario:
         mounted: Commands that follow once the store is in place: mounts cannot be copied.
         stdin: What it is told.
         litter: Whether there is a blob that no image needs, and what a pull that was killed leaves.
+        damaged: Whether a layer of the small image has other bytes than its name says.
         repeated: The exit statuses that the same command may end with afterwards; 9 where it had been done already.
         listed: The references that must be here in the end, by image.
         keeps: Those that must be here at any time.
@@ -55,6 +56,7 @@ class Scenario:
     mounted: tuple[Words, ...] = ()
     stdin: str = ""
     litter: bool = False
+    damaged: bool = False
     repeated: frozenset[int] = frozenset({_DONE})
     listed: Words = ()
     keeps: Words = ()
@@ -101,6 +103,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         keeps=("other",),
     ),
     "gc": Scenario(("gc",), store=(*_UNPACKED, ("rmi", "{small}")), litter=True, listed=("other",), keeps=("other",)),
+    "verify --repair": Scenario(("verify", "--repair"), store=_UNPACKED, damaged=True, listed=_BOTH, keeps=_BOTH),
     "push": Scenario(("push", "{small}", "{destination}"), store=_PULLED, listed=_BOTH, keeps=_BOTH),
     "login": Scenario(("login", "{host}", "--insecure", "--username", "somebody", "--password-stdin"), stdin="secret"),
     "logout": Scenario(

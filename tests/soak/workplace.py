@@ -86,15 +86,17 @@ class Workplace:
         self._set_up(scenario)
         ended = self._run(scenario, blow)
         lost = list(unfinished(self._place)) if is_orderly and not scenario.litter else []
-        lost += broken(self._place, self._truth, scenario)
+        if not scenario.damaged:
+            lost += broken(self._place, self._truth, scenario)
         lost += self._wrong_afterwards(scenario)
         self._tear_down()
         return ended, lost
 
     def _wrong_afterwards(self, scenario: Scenario) -> Iterator[str]:
         """Yield what is wrong when life goes on: other commands, the same one again, and one that cleans up."""
-        for words in (("images", "--json"), ("verify",)):
-            yield from self._failure(words)
+        yield from self._failure(("images", "--json"))
+        if not scenario.damaged:
+            yield from self._failure(("verify",))
         again = self._run(scenario)
         if again.status not in scenario.repeated:
             yield f"repeated, it ended with {again.status}: {again.said}"
@@ -118,6 +120,9 @@ class Workplace:
                 os.utime(record)  # it is newer than all that verify compares with it
         if scenario.litter:
             self._litter()
+        if scenario.damaged:
+            damaged = stores.blob_path(self._place.root, IMAGES["small"].layers[1].digest)
+            damaged.write_bytes(bytes(damaged.stat().st_size))
         for command in scenario.mounted:
             self._succeed(command)
 
