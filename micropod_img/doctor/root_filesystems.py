@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from micropod_img.diagnosis import Finding, fine, problem, warning
-from micropod_img.errors import DiskError, IntegrityError, UnsupportedError
-from micropod_img.rootfs.drivers.choice import REASONS, DriverSelection
+from micropod_img.errors import DiskError, UnsupportedError
+from micropod_img.rootfs.drivers.choice import REASONS, DriverSelection, may_mount
 from micropod_img.rootfs.drivers.trial import LOWERDIR_PLUS, try_out
 from micropod_img.rootfs.pods import Pods
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from micropod_img.diagnosis import Facts
     from micropod_img.rootfs.drivers.trial import Trial
     from micropod_img.store.store import Store
 
 _FUSE: Final = "fuse-overlayfs"
-_CAP_SYS_ADMIN: Final = 1 << 21  # capabilities(7)
-_MORE_RIGHTS: Final = "root lacks CAP_SYS_ADMIN; in a container: --cap-add SYS_ADMIN --device /dev/fuse, --privileged"
+_MORE_RIGHTS: Final = "give root CAP_SYS_ADMIN: in a container, --cap-add SYS_ADMIN --device /dev/fuse or --privileged"
 _ELSEWHERE: Final = "a store on ext4, xfs, btrfs or tmpfs can use it: mount a volume there, or choose another --root"
 
 
@@ -83,13 +82,9 @@ def _fuse(trial: Trial) -> Finding:
 
 
 def _driver(store: Store | None, trial: Trial) -> Finding:
-    best = trial.best
-    try:
-        recorded = None if store is None else DriverSelection(store).recorded_name()
-    except IntegrityError as error:
-        return problem("driver", error)
-    if recorded is not None and trial.refusals.get(recorded, "") is None:
-        best = recorded
+    recorded = None if store is None else DriverSelection(store).recorded_name()
+    is_kept = recorded is not None and _has_pods(store)
+    best = recorded if is_kept and trial.refusals.get(recorded or "", "") is None else trial.best
     if best is None:
         hopeless = UnsupportedError(
             "no root filesystem can be made here: " + _reasons(trial, None),
@@ -104,7 +99,7 @@ def _driver(store: Store | None, trial: Trial) -> Finding:
         "recorded": recorded,
         "reflinks": trial.reflinks,
     }
-    if recorded is not None and recorded != best and _has_pods(store):
+    if is_kept and recorded != best:
         gone = UnsupportedError(
             f"the pods here were made with {recorded}, which does not work any more",
             code="driver-gone",
@@ -112,13 +107,14 @@ def _driver(store: Store | None, trial: Trial) -> Finding:
         )
         return problem("driver", gone, **facts)
     message = f"{best}: {REASONS[best]}"
-    if best == "copy":
-        shared = (
-            "which share their blocks until they are written to" if trial.reflinks else "which take their full size"
-        )
-        hint = _ELSEWHERE if _may_mount() else _MORE_RIGHTS
-        return warning("driver", f"{message} ({shared}); {_reasons(trial, best)}", hint, **facts)
     reasons = _reasons(trial, best)
+    if best == trial.best == "copy":
+        size = "sharing blocks until they are written to" if trial.reflinks else "each of its full size"
+        hint = _ELSEWHERE if _may_mount() else _MORE_RIGHTS
+        return warning("driver", f"{message}, {size}; {reasons}", hint, **facts)
+    if best != trial.best:
+        hint = f"remove all pods: the next one is made with {trial.best}, which works now"
+        return warning("driver", f"the pods here were made with {best}", hint, **facts)
     return fine("driver", f"{message} ({reasons})" if reasons else message, **facts)
 
 
@@ -135,9 +131,7 @@ def _reasons(trial: Trial, best: str | None) -> str:
 
 def _may_mount() -> bool:
     """Whether this process may mount; an ordinary user may in a user namespace, in which all was tried."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace")
-    effective = int(status.partition("CapEff:")[2].split()[0], 16)
-    return os.geteuid() != 0 or bool(effective & _CAP_SYS_ADMIN)
+    return os.geteuid() != 0 or may_mount()
 
 
 def _has_pods(store: Store | None) -> bool:

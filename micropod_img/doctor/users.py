@@ -39,7 +39,8 @@ def user_namespaces(layout: StoreLayout | None) -> Finding:
     if os.geteuid() == 0:
         return fine(subject, "not needed: you are root")
     settings = {name: value for name in _FORBIDDING if (value := _sysctl(name)) is not None}
-    forbidding = [f"{name} is {value}" for name, value in settings.items() if value == _FORBIDDING[name]]
+    forbidding = {name: value for name, value in settings.items() if value == _FORBIDDING[name]}
+    said = ", ".join(f"{name} is {value}" for name, value in forbidding.items())
     try:
         argv = [find_program("unshare", package="util-linux"), "--user", "--map-root-user", "--mount"]
         tried = run.run([*argv, "--", "/bin/sh", "-c", ":"], env={}, timeout=_SECONDS)
@@ -47,11 +48,11 @@ def user_namespaces(layout: StoreLayout | None) -> Finding:
         return problem(subject, error, **settings)
     if tried.status != 0:
         forbidden = not_allowed(tried.stderr)
-        forbidden.message += f": {', '.join(forbidding) or tried.stderr.strip()}"
+        forbidden.message += f": {said or tried.stderr.strip()}"
         return problem(subject, forbidden, **settings)
     if forbidding:
-        hint = f"sysctl -w {next(iter(settings))}, or a profile for this program, if pods cannot be made"
-        return warning(subject, f"they can be made, but {', '.join(forbidding)}", hint, **settings)
+        hint = "if pods cannot be made, change this setting (sysctl), or give this program an AppArmor profile"
+        return warning(subject, f"they can be made, but {said}", hint, **settings)
     holder = None if layout is None else find_holder(layout)
     running = "none is there now" if holder is None else f"process {holder.pid} holds this store's"
     return fine(subject, f"allowed; {running}", holder=None if holder is None else holder.pid, **settings)

@@ -209,6 +209,7 @@ def test_a_disk_that_is_full_or_broken_decides_for_no_driver(
     ref = service.put_layers([Entry("a", b"1")])
     with monkeypatch.context() as broken:
         broken.setattr(choice, "_try", fail)
+        broken.setattr(choice, "_disk_works", lambda _: False)
         with pytest.raises(DiskError):
             service.create_pod(ref, policy="never")
     assert service.driver_choice().driver == "overlay"

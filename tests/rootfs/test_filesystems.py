@@ -97,6 +97,26 @@ assert sorted(path.name for path in pod.rootfs.iterdir()) == ["a", "b"]
 print(pod.driver)
 service.end()
 """
+BETTER = """
+import subprocess, sys
+from pathlib import Path
+from micropod_img import diagnose
+from tests.rootfs.local_images import LocalService
+from tests.support.layers import Entry
+
+service = LocalService(Path(sys.argv[1]) / "store")
+ref = service.put_layers([Entry("a")], [Entry("b")])
+first = service.create_pod(ref, policy="never")
+subprocess.run(["umount", "/dev/fuse"], check=True)
+second = service.create_pod(ref, policy="never")
+assert first.driver == second.driver == "copy"
+[found] = [one for one in diagnose(service.root).findings if one.subject == "driver"]
+assert (found.state, found.facts["driver"]) == ("warning", "copy")
+assert "remove all pods: the next one is made with fuse-overlayfs" in found.hint
+service.end()
+assert service.create_pod(ref, policy="never").driver == "fuse-overlayfs"
+service.end()
+"""
 BAKED = """
 import sys
 from pathlib import Path
@@ -212,7 +232,7 @@ def test_root_of_a_container_that_may_not_mount_copies(tmp_path: Path, program: 
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["driver"], told["rejected"]["overlay"]) == ("copy", "Operation not permitted")
-    assert "root lacks CAP_SYS_ADMIN; in a container: --cap-add SYS_ADMIN" in told["hint"]
+    assert "in a container, --cap-add SYS_ADMIN" in told["hint"]
 
 
 def made(place: Place, directory: Path) -> list[str]:
@@ -246,6 +266,14 @@ def test_a_store_that_was_moved_onto_an_overlay_gets_another_driver(tmp_path: Pa
     assert before.stdout == "overlay\n", before.stderr
     after = run_with_mounts(PULLED, tmp_path / "place", mounts=mounts)
     assert after.stdout == "fuse-overlayfs\n", after.stderr
+
+
+@as_root
+def test_a_better_driver_is_taken_when_it_works_and_no_pod_needs_the_old_one(tmp_path: Path, program: Path) -> None:
+    assert program
+    mounts = [*made(PLACES["an overlay"], tmp_path), NO_FUSE]
+    done = run_with_mounts(BETTER, tmp_path / "place", mounts=mounts)
+    assert done.returncode == 0, done.stderr
 
 
 @as_root

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +19,7 @@ from micropod_img.rootfs.drivers.copies import CopyDriver
 from micropod_img.rootfs.drivers.driver import PodPaths
 from micropod_img.rootfs.drivers.fuse import FuseOverlayDriver
 from micropod_img.rootfs.drivers.overlay import OverlayDriver
+from micropod_img.rootfs.programs import PROGRAM_PATH
 from micropod_img.store.documents import Members, corrupt, members_of
 from micropod_img.store.trees import remove_tree
 
@@ -30,7 +32,9 @@ if TYPE_CHECKING:
 
 _TRIAL_BYTES = 1 << 20
 _TRIAL_FILES = 64
-_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+_OF_A_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+_CAP_SYS_ADMIN = 1 << 21
+_FUSE_DEVICE = Path("/dev/fuse")
 _WHOLE_ID_MAP = (0, 0, (1 << 32) - 1)
 REASONS = {
     "overlay": "the kernel's overlay works here",
@@ -55,6 +59,12 @@ def drivers(layout: StoreLayout) -> tuple[Driver, ...]:
     )
 
 
+def may_mount() -> bool:
+    """Whether this process has the right to mount, as root of a container mostly has not (capabilities(7))."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace")
+    return bool(int(status.partition("CapEff:")[2].split()[0], 16) & _CAP_SYS_ADMIN)
+
+
 def refusal(driver: Driver, scratch: Path) -> str | None:
     """Return why a driver does not work, or None where it does.
 
@@ -72,10 +82,20 @@ def refusal(driver: Driver, scratch: Path) -> str | None:
         # Paths of the trial tell nobody anything.
         return "; ".join(filter(None, said)).replace(f"{scratch}/", "")
     except OSError as error:
-        if error.errno in _OF_THE_DISK:
+        # EIO is also what an overlay says where the filesystem has no extended attributes.
+        if error.errno in _OF_A_FULL_DISK or (error.errno == errno.EIO and not _disk_works(scratch)):
             raise fsutil.disk_error(error, scratch) from error
         return error.strerror or str(error)
     return None
+
+
+def _disk_works(scratch: Path) -> bool:
+    """Whether a file can be written and read, without any driver."""
+    try:
+        fsutil.write_durably(scratch / "disk", b"works")
+        return (scratch / "disk").read_bytes() == b"works"
+    except OSError:
+        return False
 
 
 class DriverSelection:
@@ -94,6 +114,8 @@ class DriverSelection:
         if members is None or members.mapping.get("made_on") != _circumstances(self._store.layout):
             return None
         choice = _choice(members)
+        if choice.rejected and self._may_be_better_now(members):
+            return None
         for driver in drivers(self._store.layout):
             if driver.name == choice.driver:
                 return driver, choice
@@ -144,6 +166,7 @@ class DriverSelection:
             members = self._read()
             before = None if members is None else _choice(members).driver
             rejected: list[tuple[str, str]] = []
+            kept_for_pods = False
             # A disk that is full says nothing of drivers, and must not decide for a lesser one.
             fsutil.require_space(layout.root, _TRIAL_BYTES, files=_TRIAL_FILES, for_what="a trial of drivers")
             for driver in drivers(layout):
@@ -152,8 +175,9 @@ class DriverSelection:
                     choice = DriverChoice(driver.name, REASONS[driver.name], tuple(rejected))
                     if before not in (None, driver.name):
                         self._discard_snapshots()
-                    self._record(choice, made_on=_circumstances(layout))
+                    self._record(choice, made_on=_circumstances(layout), kept_for_pods=kept_for_pods)
                     return driver, choice
+                kept_for_pods |= refusal is None
                 rejected.append((driver.name, refusal or f"the pods here were made with {before}"))
         if in_use and before is not None:
             raise UnsupportedError(
@@ -191,13 +215,21 @@ class DriverSelection:
             raise IntegrityError(error.message, code="corrupt-driver", hint="micropod-img verify --repair") from error
         return members
 
-    def _record(self, choice: DriverChoice, *, made_on: Mapping[str, object]) -> None:
+    def _may_be_better_now(self, members: Members) -> bool:
+        """Whether a lesser driver may have had its time: what was missing is there, or no pod keeps it any more."""
+        if members.mapping.get("kept_for_pods") is True and not any(self._store.layout.pods.glob("*")):
+            return True
+        return members.mapping.get("means") != _means()
+
+    def _record(self, choice: DriverChoice, *, made_on: Mapping[str, object], kept_for_pods: bool = False) -> None:
         layout = self._store.layout
         document = {
             "driver": choice.driver,
             "reason": choice.reason,
             "rejected": dict(choice.rejected),
             "made_on": made_on,
+            "means": _means(),
+            "kept_for_pods": kept_for_pods,
         }
         with self._store.stage("driver") as staging, fsutil.disk_errors(layout.snapshots):
             fsutil.make_directory(layout.snapshots)
@@ -213,6 +245,13 @@ def _circumstances(layout: StoreLayout) -> Mapping[str, object]:
         "root": os.geteuid() == 0,
         "device": layout.root.stat().st_dev,
     }
+
+
+def _means() -> Mapping[str, object]:
+    """Return what an administrator may add where a lesser driver was chosen."""
+    program = shutil.which("fuse-overlayfs", path=PROGRAM_PATH)
+    device = _FUSE_DEVICE.stat().st_rdev if os.access(_FUSE_DEVICE, os.R_OK | os.W_OK) else None
+    return {"program": program, "device": device, "rights": may_mount()}
 
 
 def _choice(members: Members) -> DriverChoice:
