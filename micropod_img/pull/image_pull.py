@@ -109,11 +109,12 @@ class ImagePull:
                 held.enter_context(self._store.image_lock(digest, self._owner, **self._waiting()))
             plan, platform = plan_fetch(self._resolver, top, choice, self._wanted, self._request)
             self._let_go_of_others(plan)
-            missing = self._lock_missing(plan, held)
-            self._announce(plan, missing)
-            if self._arrivals is not None:
-                self._expect(plan, self._arrivals)
-            self._bring(plan, missing)
+            with contextlib.ExitStack() as fetching:
+                missing = self._lock_missing(plan, fetching)
+                self._announce(plan, missing)
+                if self._arrivals is not None:
+                    self._expect(plan, self._arrivals)
+                self._bring(plan, missing)
             self._read_configs(plan)
             path = () if choice is None else choice.path
             listing = Listing(self._wanted.reference, top, platform, self._configs, path, self._wanted.restores)
@@ -155,7 +156,10 @@ class ImagePull:
         """
         missing = self._lease(plan)
         for blob in sorted(missing, key=lambda blob: blob.digest) if len(missing) <= _MOST_LOCKS else ():
-            held.enter_context(self._store.blob_lock(blob.digest, self._owner, **self._waiting()))
+            with contextlib.ExitStack() as locked:
+                locked.enter_context(self._store.blob_lock(blob.digest, self._owner, **self._waiting()))
+                if not self._store.blobs.has(blob.digest, blob.size):
+                    held.enter_context(locked.pop_all())  # what another one has brought need not be locked
         return self._lease(plan)
 
     def _lease(self, plan: Plan) -> tuple[Descriptor, ...]:

@@ -145,7 +145,7 @@ def _cleared(service: ImageService, root: Path) -> Iterator[str]:
     service.delete_images(sorted(references(root)))
     service.collect_garbage()
     yield from stores.problems(root)
-    yield from (f"{path} is left" for path in (root.parent / UNPACKED).iterdir())
+    yield from (f"{path} is left" for path in (root.parent / UNPACKED).glob(".*"))
     yield from (f"blob {digest} is left" for digest in stores.blobs(root))
     yield from (f"snapshot {path.name} is left" for path in (root / "snapshots").iterdir() if len(path.name) == _HEX)
     yield from (f"{path} is still mounted" for path in mount_points() if path.is_relative_to(root))
