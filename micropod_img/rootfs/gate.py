@@ -35,6 +35,9 @@ _WHITEOUT = b".wh."
 _NO_FILES_WHITEOUTS = frozenset((b".wh.", b".wh..", b".wh..."))  # of nothing at all, of ``.`` and of ``..``
 _MAX_COMPONENT = 255
 
+# What a layer may take before the totals of its image are told, unless that would be too much for them.
+_UNTOLD_ENTRIES, _UNTOLD_SIZE = 64, 1 << 20
+
 # By the code of a limit of the stream, what raises it.
 _OPTIONS = {"archive-too-large": "--max-size", "decompression-bomb": "--max-ratio"}
 
@@ -149,6 +152,7 @@ def _check(blob: BinaryStream, diff_id: Digest, gate: _Gate, cancellation: Cance
             code="ambiguous-layer",
             hint="do not use this image; no common tool writes such layers",
         ) from ambiguity
+    gate.settle()
     return GateReport(diff_id, gate.entries, gate.unpacked_size, has_xattrs=gate.has_xattrs, has_root=gate.has_root)
 
 
@@ -173,13 +177,17 @@ class _Gate:
         self.has_xattrs = False
         self.has_root = False
         self._metadata_size = 0
-        self._last: bytes | None = None
+        self._last_entry: Entry | None = None
         self._totals = totals
+        # What of it the totals know, and up to where they need not be asked again: they are shared, and locked.
+        self._told = (0, 0)
+        self._untold_entries = 0
+        self._untold_size = 0
 
     @property
     def place(self) -> str:
         """How far it came."""
-        return "its start" if self._last is None else f"entry {quoted(self._last)}"
+        return "its start" if self._last_entry is None else f"entry {quoted(self._last_entry.name)}"
 
     def take_back(self) -> None:
         """Count nothing of a layer that did not pass: it may come again."""
@@ -188,7 +196,8 @@ class _Gate:
     def look_at(self, entry: Entry) -> None:
         """Let an entry pass, or raise `UnsafeError`."""
         self._count(entry)
-        self._last = name = entry.name
+        self._last_entry = entry
+        name = entry.name
         is_whiteout = bool(_NEEDS_CARE.match(name)) and self._is_whiteout(entry)
         if len(name) > _MAX_COMPONENT:
             self._look_at_length(entry)
@@ -203,17 +212,29 @@ class _Gate:
         self.entries += 1
         self.unpacked_size += entry.size
         self._metadata_size += entry.metadata_size
-        entries, size = self._totals.add(1, entry.size)
-        if entries > limits.max_entries:
-            self._over_limit(entry, _too_many(limits), "--max-entries")
         if entry.size > limits.max_file_size:
             self._over_limit(entry, f"is larger than {limits.max_file_size} bytes", "--max-file-size")
-        if size > limits.max_size:
-            self._over_limit(entry, _too_large(limits), "--max-size")
+        if self.entries > self._untold_entries or self.unpacked_size > self._untold_size:
+            self._tell(entry)
         if entry.name.count(b"/") > limits.max_depth:
             self._over_limit(entry, f"is more than {limits.max_depth} directories deep", "--max-depth")
         if self._metadata_size > limits.metadata_size:
             self._over_limit(entry, f"is beyond the {limits.metadata_size} bytes of extended headers", None)
+
+    def settle(self) -> None:
+        """Tell the totals the rest of what this layer takes, or raise `UnsafeError`."""
+        if self._last_entry is not None:
+            self._tell(self._last_entry)
+
+    def _tell(self, entry: Entry) -> None:
+        entries, size = self._totals.add(self.entries - self._told[0], self.unpacked_size - self._told[1])
+        self._told = self.entries, self.unpacked_size
+        if entries > self.limits.max_entries:
+            self._over_limit(entry, _too_many(self.limits), "--max-entries")
+        if size > self.limits.max_size:
+            self._over_limit(entry, _too_large(self.limits), "--max-size")
+        self._untold_entries = self.entries + min(_UNTOLD_ENTRIES, self.limits.max_entries - entries)
+        self._untold_size = self.unpacked_size + min(_UNTOLD_SIZE, self.limits.max_size - size)
 
     def _is_whiteout(self, entry: Entry) -> bool:
         components = _components(entry.name)

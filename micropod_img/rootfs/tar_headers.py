@@ -32,7 +32,7 @@ _MAX_METADATA = 1 << 20  # of one extended header or long name; archive/tar give
 
 # What nearly every writer makes of mode, uid, gid, size, mtime and checksum; the rest is looked at one by one.
 _COMMON_NUMBERS = re.compile(rb"(?:[0-7]{7}\0){3}(?:[0-7]{11}[\0 ]){2}[0-7]{6}\0 ")
-_NO_DEVICE = ((b"0000000\0", b"0000000\0"), (bytes(8), bytes(8)))
+_NO_DEVICE = frozenset((b"0000000\0" * 2, bytes(16)))
 _OCTAL = re.compile(rb" *([0-7]+)[ \0]*|[ \0]*")
 _MAX_OCTAL_SIZE = (1 << 33) - 1
 _MAX_INT64 = (1 << 63) - 1
@@ -180,7 +180,7 @@ def _entry(header: _Header, size: int, long: Mapping[bytes, bytes]) -> tuple[Ent
 def _device(header: _Header, kind: bytes, name: bytes) -> tuple[int, int]:
     if kind not in (CHARACTER_DEVICE, BLOCK_DEVICE):
         return 0, 0
-    if header.magic == _V7 and (header.major, header.minor) not in _NO_DEVICE:
+    if header.magic == _V7 and header.major + header.minor not in _NO_DEVICE:
         raise AmbiguousHeaderError("has a device number where its format has none", name)
     return _number(header.major, name), _number(header.minor, name)
 
@@ -194,7 +194,7 @@ def _checked_size(block: bytes, header: _Header) -> int:
     before, after, rest = zlib.adler32(block[:148], 0), zlib.adler32(block[156:412], 0), zlib.adler32(block[412:], 0)
     if checksum != (before & 0xFFFF) + (after & 0xFFFF) + (rest & 0xFFFF) + 8 * 0x20:
         raise AmbiguousHeaderError("has a header whose checksum is wrong")
-    if header.magic != _V7 and (header.major, header.minor) not in _NO_DEVICE:
+    if block[329:345] not in _NO_DEVICE and header.magic != _V7:
         _number(header.major, b""), _number(header.minor, b"")
     if common:
         return int(block[124:135], 8)

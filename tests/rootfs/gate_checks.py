@@ -15,18 +15,28 @@ from tests.rootfs.tar_layers import END, GZIP_LAYER
 
 if TYPE_CHECKING:
     from micropod_img.limits import Limits
+    from micropod_img.rootfs.totals import ImageTotals
 
 MIB = 1 << 20
 SOME_DIGEST = sha256_of(b"a layer")
 
 
-def check(archive: bytes, limits: Limits | None = None) -> GateReport:
+def check(archive: bytes, limits: Limits | None = None, totals: ImageTotals | None = None) -> GateReport:
     """Let the gate look at an archive that is stored as it is."""
-    return check_stored(archive, sha256_of(archive), limits)
+    return check_stored(archive, sha256_of(archive), limits, totals)
 
 
-def check_stored(blob: bytes, diff_id: Digest, limits: Limits | None = None) -> GateReport:
-    return check_layer(io.BytesIO(blob), digest=SOME_DIGEST, media_type=GZIP_LAYER, diff_id=diff_id, limits=limits)
+def check_stored(
+    blob: bytes, diff_id: Digest, limits: Limits | None = None, totals: ImageTotals | None = None
+) -> GateReport:
+    return check_layer(
+        io.BytesIO(blob),
+        digest=SOME_DIGEST,
+        media_type=GZIP_LAYER,
+        diff_id=diff_id,
+        limits=limits,
+        totals=totals,
+    )
 
 
 def refusal(archive: bytes, limits: Limits | None = None) -> str:

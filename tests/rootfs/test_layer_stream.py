@@ -189,15 +189,32 @@ def test_memory_stays_small_whatever_the_layer_holds(tmp_path: Path) -> None:
         for _ in range(600):
             stream.write(bytes(MIB))
         stream.write(END)
+    grown_kib, code = checked_elsewhere(f"pathlib.Path({str(blob)!r})")
+    assert code == "diff-id-mismatch"
+    assert grown_kib < 8 * 1024
+
+
+def test_memory_stays_small_in_two_gibibytes_of_extended_headers() -> None:
+    """They are made as they are read, and refused when they are 256 MiB together."""
+    piece = "extended({b'comment': b'a' * ((1 << 20) - 1000)}) + header(b'a')"
+    grown_kib, code = checked_elsewhere(f"Endless({piece})")
+    assert code == "layer-limit"
+    assert grown_kib < 16 * 1024
+
+
+def checked_elsewhere(layer: str) -> tuple[int, str]:
+    """Let the gate look at a layer in a process of its own; return by how many KiB that grew, and the error's code."""
     program = (
         "import resource, sys, pathlib\n"
         "from micropod_img.rootfs.gate import check_layer\n"
-        "from micropod_img.errors import IntegrityError\n"
+        "from micropod_img.errors import MicropodError\n"
+        "from tests.rootfs.gate_checks import Endless\n"
+        "from tests.rootfs.tar_layers import extended, header\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "try:\n"
-        f"    check_layer(pathlib.Path(sys.argv[1]), digest='x', media_type={GZIP_LAYER!r}, diff_id='y')\n"
-        "except IntegrityError:\n"
-        "    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+        f"    check_layer({layer}, digest='x', media_type={GZIP_LAYER!r}, diff_id='y')\n"
+        "except MicropodError as error:\n"
+        "    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, error.code)\n"
     )
-    grown_kib = int(run(sys.executable, "-c", program, blob).stdout)
-    assert grown_kib < 8 * 1024
+    grown, code = run(sys.executable, "-c", program).stdout.split()
+    return int(grown), code

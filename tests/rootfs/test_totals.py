@@ -6,11 +6,15 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from micropod_img import Limits
 from micropod_img.errors import UnsafeError
 from micropod_img.rootfs.totals import ImageTotals, keep_totals
+from tests.rootfs.gate_checks import check
 from tests.rootfs.local_images import LocalService
+from tests.rootfs.tar_layers import END, file, header
 from tests.rootfs.unpacking import as_root
 from tests.support.images import image
 from tests.support.layers import Entry, layer
@@ -109,6 +113,29 @@ def test_totals_of_several_threads_miss_nothing() -> None:
     for thread in threads:
         thread.join()
     assert totals.add(0, 0) == (20_000, 60_000)
+
+
+def test_layers_that_are_looked_at_side_by_side_are_over_a_limit_together_at_the_end_if_not_before() -> None:
+    archive = b"".join(header(b"f%d" % number) for number in range(40)) + END
+    totals = ImageTotals()
+    entries = totals.add(0, 0)[0]
+    check(archive, Limits(max_entries=80), totals)
+    assert totals.add(0, 0)[0] == entries + 40
+    check(archive, Limits(max_entries=80), totals)
+    with pytest.raises(UnsafeError, match="entry 'f0' is beyond the 80 entries"):
+        check(archive, Limits(max_entries=80), totals)
+
+
+@given(sizes=st.lists(st.integers(0, 3), min_size=1, max_size=150), limit=st.integers(1, 200))
+@settings(deadline=None, max_examples=100)
+def test_a_limit_is_met_to_the_byte(sizes: list[int], limit: int) -> None:
+    archive = b"".join(file(b"f%d" % number, bytes(size)) for number, size in enumerate(sizes)) + END
+    over = next((n for n in range(len(sizes)) if sum(sizes[: n + 1]) > limit), None)
+    if over is None:
+        assert check(archive, Limits(max_size=limit, metadata_size=1 << 20)).unpacked_size == sum(sizes)
+    else:
+        with pytest.raises(UnsafeError, match=f"entry 'f{over}' is beyond the {limit} bytes"):
+            check(archive, Limits(max_size=limit, metadata_size=1 << 20))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"1", b"1 x", b"-1 2", b"1 2 3", b"\xff 1", b"9" * 5000 + b" 1"])
