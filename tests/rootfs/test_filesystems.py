@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -12,14 +13,13 @@ import pytest
 from tests.rootfs.unpacking import as_root
 from tests.support.mounts import run_with_mounts
 from tests.support.ordinary_user import CHECKOUT, UID, ordinary_user
-from tests.support.processes import require_program, run
+from tests.support.processes import missing, require_program, run
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.support.ordinary_user import OrdinaryUser
 
 SIZE = 400 << 20
+FUSE = Path("/dev/fuse")
 PACKAGES = {"mkfs.ext4": "e2fsprogs", "mkfs.xfs": "xfsprogs", "mkfs.btrfs": "btrfs-progs"}
 
 PODS = """
@@ -237,6 +237,8 @@ def test_root_of_a_container_that_may_not_mount_copies(tmp_path: Path, program: 
 
 def made(place: Place, directory: Path) -> list[str]:
     """Return the mounts of a place, its filesystem made."""
+    if not FUSE.exists():
+        missing(f"{FUSE} is missing: modprobe fuse")
     for name in ("place", "lower", "upper", "work"):
         (directory / name).mkdir()
     if place.make:
