@@ -28,6 +28,8 @@ VERIFY_HINT = "micropod-img verify --repair"
 FileIdentity: TypeAlias = tuple[int, int, int]
 """Device, inode and size in bytes."""
 
+# What the kernel says of one place of a disk; all else of the store may be as it was.
+_OF_A_BAD_MEDIUM = frozenset({errno.EIO, errno.EUCLEAN, errno.EBADMSG})
 _REHASH_LIMIT = 1 << 20
 
 
@@ -62,7 +64,7 @@ class BlobStore:
             size: Its size as another document says it.
 
         Raises:
-            IntegrityError: It is missing, or its bytes or size are not those.
+            IntegrityError: It is missing, cannot be read any more, or its bytes or size are not those.
         """
         path = self._layout.blob(digest)
         try:
@@ -79,6 +81,10 @@ class BlobStore:
         except OSError as error:
             if error.errno == errno.ELOOP:
                 raise not_a_file(digest) from error
+            if error.errno in _OF_A_BAD_MEDIUM:
+                raise IntegrityError(
+                    f"blob {digest} cannot be read: {error.strerror}", code="unreadable-blob", hint=REPAIR_HINT
+                ) from error
             raise fsutil.disk_error(error, path) from error
         if size is not None and len(content) != size and sha256_of(content) == digest:
             raise IntegrityError(
@@ -173,7 +179,16 @@ class BlobStore:
             return False
         if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
             return True
-        return there.st_size == here.st_size and (there.st_size > _REHASH_LIMIT or file_digest(target) == digest)
+        if there.st_size != here.st_size:
+            return False
+        if there.st_size > _REHASH_LIMIT:
+            return True
+        try:
+            return file_digest(target) == digest
+        except OSError as error:
+            if error.errno in _OF_A_BAD_MEDIUM:
+                return False
+            raise
 
     def _leased(self, target: Path, staged: Path, digest: Digest) -> bool:
         """Make a staged file a link of the blob, if that is there; return whether it was."""
