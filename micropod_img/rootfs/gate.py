@@ -25,6 +25,8 @@ from micropod_img.rootfs.tar_headers import AmbiguousHeaderError, Entry
 from micropod_img.rootfs.totals import ImageTotals
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from micropod_img.cancellation import Cancellation
     from micropod_img.digest import Digest
     from micropod_img.rootfs.layer_stream import BinaryStream
@@ -85,6 +87,7 @@ def check_layer(
     limits: Limits | None = None,
     totals: ImageTotals | None = None,
     cancellation: Cancellation | None = None,
+    copy: Callable[[bytes], None] | None = None,
 ) -> GateReport:
     """Look at every entry of a layer.
 
@@ -96,6 +99,7 @@ def check_layer(
         limits: What the layers of its image may take; the defaults unless given.
         totals: What those that were looked at before take, and those that are looked at meanwhile; nothing if None.
         cancellation: Ends the reading.
+        copy: Is given its uncompressed bytes, if it is compressed.
 
     Returns:
         What was seen.
@@ -112,14 +116,20 @@ def check_layer(
     try:
         if isinstance(blob, Path):
             with disk_errors(blob), blob.open("rb", buffering=0) as stream:
-                return _check(stream, diff_id, gate, cancellation)
-        return _check(blob, diff_id, gate, cancellation)
+                return _check(stream, diff_id, gate, cancellation, copy)
+        return _check(blob, diff_id, gate, cancellation, copy)
     except BaseException:
         gate.take_back()
         raise
 
 
-def _check(blob: BinaryStream, diff_id: Digest, gate: _Gate, cancellation: Cancellation | None) -> GateReport:
+def _check(
+    blob: BinaryStream,
+    diff_id: Digest,
+    gate: _Gate,
+    cancellation: Cancellation | None,
+    copy: Callable[[bytes], None] | None,
+) -> GateReport:
     digest, limits = gate.digest, gate.limits
     # A header, an extended one, and the padding of both.
     headers = limits.metadata_size + 4 * BLOCK * limits.max_entries
@@ -130,6 +140,7 @@ def _check(blob: BinaryStream, diff_id: Digest, gate: _Gate, cancellation: Cance
         max_ratio=limits.max_ratio,
         ratio_floor=limits.ratio_floor,
         cancellation=cancellation,
+        copy=copy,
     )
     try:
         ambiguity = _pass_through(stream, gate)

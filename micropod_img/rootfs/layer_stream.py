@@ -26,7 +26,7 @@ else:
     from backports import zstd
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from _typeshed import WriteableBuffer
 
@@ -96,6 +96,7 @@ class LayerStream:
         max_ratio: Uncompressed bytes for each stored byte, beyond which it is refused as a decompression bomb.
         ratio_floor: Uncompressed bytes up to which any ratio is fine.
         cancellation: Ends the reading between two chunks.
+        copy: Is given the uncompressed bytes of a layer that is compressed.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class LayerStream:
         max_ratio: int,
         ratio_floor: int,
         cancellation: Cancellation | None = None,
+        copy: Callable[[bytes], None] | None = None,
     ) -> None:
         self.size = 0
         self._digest = digest
@@ -120,6 +122,8 @@ class LayerStream:
         self._stored = _StoredBytes(stored)
         with self._errors():
             self._uncompressed = _uncompressed(self._stored)
+        is_compressed = not isinstance(self._uncompressed, io.BufferedReader)
+        self._copy = copy if is_compressed else None
 
     @property
     def diff_id(self) -> Digest:
@@ -189,6 +193,8 @@ class LayerStream:
                 f"unpacks to more than {self._max_ratio} times what is stored, as decompression bombs do",
                 "decompression-bomb",
             )
+        if self._copy is not None:
+            self._copy(self._chunk)
         return bool(self._chunk)
 
     def _truncated(self) -> IntegrityError:

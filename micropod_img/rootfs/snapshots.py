@@ -122,8 +122,10 @@ class Snapshots:
         with fsutil.disk_errors(staging.path):
             place = staging.path / "unpack"
             place.mkdir(mode=0o700)
+            copies = staging.path / "uncompressed"
+            copies.mkdir()
         root = UnpackRoot(place, umoci=umoci)
-        making = _Making(self._store, self._driver, self, root, call)
+        making = _Making(self._store, self._driver, self, root, copies=copies, call=call)
         self._driver.isolated(lambda: making.run(layers, chain, source), call.cancellation)
 
     def _files(self, chain: ChainId) -> Path:
@@ -133,8 +135,11 @@ class Snapshots:
 class _Making:
     """Makes the missing snapshots of one image, one after the other; the gate looks at the next layer meanwhile."""
 
-    def __init__(self, store: Store, driver: Driver, snapshots: Snapshots, root: UnpackRoot, call: Call) -> None:
+    def __init__(
+        self, store: Store, driver: Driver, snapshots: Snapshots, root: UnpackRoot, *, copies: Path, call: Call
+    ) -> None:
         self._store = store
+        self._copies = copies
         self._driver = driver
         self._snapshots = snapshots
         self._root = root
@@ -149,7 +154,7 @@ class _Making:
         totals = ImageTotals()
         totals.add_snapshots(self._store.layout.snapshot(one) for one in chain if self._snapshots.has(one))
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="gate") as executor:
-            gated = GatedLayers(layers, source, executor, self._call, totals)
+            gated = GatedLayers(layers, source, executor, self._call, totals=totals, copies=self._copies)
             try:
                 for position, chain_id in enumerate(chain):
                     if not self._snapshots.has(chain_id):

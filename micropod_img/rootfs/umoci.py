@@ -22,7 +22,7 @@ from micropod_img import media_types, run
 from micropod_img.digest import Digest, hex_of, sha256_of
 from micropod_img.errors import DiskError, IntegrityError, MicropodError, ToolError, UnsafeError
 from micropod_img.fsutil import disk_error, disk_errors
-from micropod_img.rootfs.layer_stream import compression_of
+from micropod_img.rootfs.layer_stream import Compression, compression_of
 from micropod_img.rootfs.quoting import printable
 
 if TYPE_CHECKING:
@@ -38,17 +38,32 @@ _FULL_MAPPING = 1 << 16
 _PROGRAM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 # Directories that a layer implies and does not list are made with 0777 & ~umask.
 _WITH_UMASK = ("/bin/sh", "-c", 'umask 022 && exec "$0" "$@"')
+# It makes garbage with each file; collected less often that takes a tenth of its time less, and 40 MiB of memory more.
+_ENVIRONMENT = {"GOGC": "400"}
 _NOT_STARTED = (125, 126, 127)  # chroot(1), "Exit status"
 _HINTS_OF_SIGNALS = {"SIGKILL": "the kernel does that when memory runs out"}
 
 
 @dataclass(frozen=True, slots=True)
 class LayerBlob:
-    """A layer that passed the gate: its file, its digest, and the digest of its uncompressed bytes."""
+    """A layer that passed the gate.
+
+    Attributes:
+        path: Its file.
+        digest: Its digest.
+        diff_id: The digest of its uncompressed bytes.
+        uncompressed: A private file of these bytes, if there is one; it is gone when it has been unpacked.
+    """
 
     path: Path
     digest: Digest
     diff_id: Digest
+    uncompressed: Path | None = None
+
+    @property
+    def readable(self) -> tuple[Path, Digest]:
+        """The file that is read, and the digest of what is in there."""
+        return (self.path, self.digest) if self.uncompressed is None else (self.uncompressed, self.diff_id)
 
 
 class UnpackRoot:
@@ -128,12 +143,22 @@ class UnpackRoot:
         argv += ["--rootless"] if _is_rootless() else []
         argv += ["--image", f"/image:{_TAG}", "/rootfs"]
         try:
-            completed = run.run(argv, env={}, pass_fds=self._keep_open, cancellation=cancellation)
+            completed = run.run(argv, env=_ENVIRONMENT, pass_fds=self._keep_open, cancellation=cancellation)
         except run.ProgramNotFoundError as error:
             raise ToolError(f"{error.args[0]} cannot be started", code="tool-missing") from error
+        finally:
+            self._remove_copies(layers)
         if completed.status != 0:
             subject = f"layer {layers[0].digest}" if len(layers) == 1 else "a layer of this image"
             raise _error(completed, subject, self.rootfs)
+
+    def _remove_copies(self, layers: Sequence[LayerBlob]) -> None:
+        """Remove what is large, and would be written to the disk before a snapshot is committed."""
+        copies = [layer.uncompressed for layer in layers if layer.uncompressed is not None]
+        if copies:
+            shutil.rmtree(self._directory / "image", ignore_errors=True)
+        for path in copies:
+            path.unlink(missing_ok=True)
 
     def _write_image(self, layers: Sequence[LayerBlob]) -> None:
         image = self._directory / "image"
@@ -142,7 +167,8 @@ class UnpackRoot:
         blobs = image / "blobs/sha256"
         blobs.mkdir(parents=True)
         for layer in layers:
-            _link_or_copy(layer.path, blobs / hex_of(layer.digest))
+            path, digest = layer.readable
+            _link_or_copy(path, blobs / hex_of(digest))
         config = _put(
             blobs,
             media_types.OCI_CONFIG,
@@ -152,7 +178,7 @@ class UnpackRoot:
                 "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
             },
         )
-        described = [_describe_layer(blobs / hex_of(layer.digest), layer.digest) for layer in layers]
+        described = [_describe_layer(layer) for layer in layers]
         manifest = {"schemaVersion": 2, "mediaType": media_types.OCI_MANIFEST, "config": config, "layers": described}
         annotations = {"org.opencontainers.image.ref.name": _TAG}
         top = {**_put(blobs, media_types.OCI_MANIFEST, manifest), "annotations": annotations}
@@ -167,9 +193,12 @@ def _put(blobs: Path, media_type: str, document: object) -> dict[str, object]:
     return {"mediaType": media_type, "digest": digest, "size": len(content)}
 
 
-def _describe_layer(path: Path, digest: Digest) -> dict[str, object]:
-    with path.open("rb") as blob:
-        compression = compression_of(blob.read(4))
+def _describe_layer(layer: LayerBlob) -> dict[str, object]:
+    path, digest = layer.readable
+    compression = Compression.NONE
+    if layer.uncompressed is None:
+        with path.open("rb") as blob:
+            compression = compression_of(blob.read(4))
     return {"mediaType": _LAYER + compression.value, "digest": digest, "size": path.stat().st_size}
 
 
