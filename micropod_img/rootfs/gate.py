@@ -200,10 +200,6 @@ class _Gate:
         """How far it came."""
         return "its start" if self._last_entry is None else f"entry {quoted(self._last_entry.name)}"
 
-    def take_back(self) -> None:
-        """Count nothing of a layer that did not pass: it may come again."""
-        self._totals.add(-self.entries, -self.unpacked_size)
-
     def look_at(self, entry: Entry) -> None:
         """Let an entry pass, or raise `UnsafeError`."""
         self._count(entry)
@@ -236,6 +232,10 @@ class _Gate:
         """Tell the totals the rest of what this layer takes, or raise `UnsafeError`."""
         if self._last_entry is not None:
             self._tell(self._last_entry)
+
+    def take_back(self) -> None:
+        """Count nothing of a layer that did not pass: it may come again."""
+        self._totals.add(-self._told[0], -self._told[1])
 
     def _tell(self, entry: Entry) -> None:
         entries, size = self._totals.add(self.entries - self._told[0], self.unpacked_size - self._told[1])

@@ -161,7 +161,7 @@ def _entry(header: _Header, size: int, long: Mapping[bytes, bytes]) -> tuple[Ent
         size = unpacked_size = _size_with(records, size, name)
     if kind == _OLD_REGULAR:
         kind = DIRECTORY if name.endswith(b"/") else REGULAR
-        if long and (kind == DIRECTORY) != _name(header).endswith(b"/"):
+        if (kind == DIRECTORY) != _string(header.name).endswith(b"/"):
             raise AmbiguousHeaderError("is a directory by one of its names and a file by the other", name)
     if kind not in _KINDS:
         what = _REFUSED_KINDS.get(kind, f"entry of the unknown type {kind!r}")

@@ -46,6 +46,7 @@ AMBIGUOUS = {
     "a time that is no number": header(b"file", mtime=b"yesterday\0\0\0"),
     "a device number of a file that is none": header(b"file", major=b"0x1\0\0\0\0\0"),
     "a device number in a format without one": header(b"dev", b"4", magic=V7, minor=b"0000001\0"),
+    "a directory by its prefix alone": header(b"", b"\0", prefix=b"a"),
     "a file with the name of a directory before": extended({b"path": b"a"}) + header(b"a/", b"\0"),
     "a directory with the name of a file before": long_name(b"a/") + header(b"a", b"\0", magic=GNU),
     "a record behind the last one": header(b"x", b"x", size=9) + padded(b"9 path=a\n9 path=b\n") + header(),

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from micropod_img import Limits
-from micropod_img.errors import UnsafeError
+from micropod_img.errors import MicropodError, UnsafeError
 from micropod_img.rootfs.totals import ImageTotals, keep_totals
 from tests.rootfs.gate_checks import check
 from tests.rootfs.local_images import LocalService
@@ -124,6 +124,16 @@ def test_layers_that_are_looked_at_side_by_side_are_over_a_limit_together_at_the
     check(archive, Limits(max_entries=80), totals)
     with pytest.raises(UnsafeError, match="entry 'f0' is beyond the 80 entries"):
         check(archive, Limits(max_entries=80), totals)
+
+
+def test_a_layer_whose_reading_failed_does_not_count() -> None:
+    totals = ImageTotals()
+    archive = b"".join(header(b"f%d" % number) for number in range(200))
+    with pytest.raises(MicropodError):
+        check(archive + header(b"../x") + END, None, totals)
+    with pytest.raises(MicropodError):
+        check(archive + b"cut", None, totals)
+    assert totals.add(0, 0) == (0, 0)
 
 
 @given(sizes=st.lists(st.integers(0, 3), min_size=1, max_size=150), limit=st.integers(1, 200))
