@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import micropod_img
@@ -64,7 +65,7 @@ class Blow:
     Attributes:
         at: Before which of its steps, counted from 0.
         strike: What happens there.
-        delay: Seconds after that step, while it goes on; 0: before the step.
+        delay: Seconds after that step at which it is killed instead, while it goes on; 0: before the step.
     """
 
     at: int
@@ -187,16 +188,25 @@ class _Counter:
             self._count += 1
             if blow is None or position != blow.at:
                 return
+            strike = blow.strike
             if blow.delay:
-                timer = threading.Timer(blow.delay, blow.strike)
-                timer.daemon = True
-                timer.start()
-                return
+                strike = partial(_kill_later, blow.delay)
             self._striking = True  # what strikes may be a step itself
             try:
-                blow.strike()
+                strike()
             finally:
                 self._striking = False
+
+
+def _kill_later(delay: float) -> None:
+    """Have this process killed; by another one, as some commands may have no thread of ours."""
+    victim = os.getpid()
+    if os.fork() == 0:
+        os.closerange(0, os.sysconf("SC_OPEN_MAX"))  # it must hold no lock
+        time.sleep(delay)
+        if os.getppid() == victim:
+            os.kill(victim, signal.SIGKILL)
+        os._exit(0)
 
 
 def _status_of(child: int) -> int | None:
