@@ -64,6 +64,9 @@ class RootFilesystemService(ABC):
     ) -> Path:
         """Unpack an image to a plain, self-contained directory, which appears whole or not at all.
 
+        All files of an ordinary user's directory are that user's, who could not remove others'; where
+        `enter_user_namespace` was called before, they keep their owners.
+
         Args:
             ref: A reference.
             dest: A directory that does not exist or is empty.
