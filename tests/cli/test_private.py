@@ -26,7 +26,7 @@ pytestmark = as_root
 
 # Nothing of the caller's reaches a child by itself; this is all that any of them is given.
 _BUILT = {"LC_ALL", "PATH", "HOME", "TMPDIR", "DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "SSL_CERT_FILE", "SSL_CERT_DIR"}
-_BUILT |= {"XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "DOCKER_AUTH_CONFIG", "LANG"}
+_BUILT |= {"XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "DOCKER_AUTH_CONFIG", "LANG", "GOGC"}
 _BUILT |= {f"{name}_proxy" for name in ("http", "https", "no")} | {f"{name}_PROXY" for name in ("HTTP", "HTTPS", "NO")}
 
 
