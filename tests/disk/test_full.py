@@ -14,12 +14,11 @@ from tests.disk.conftest import HERE, OTHER
 from tests.support import stores
 from tests.support.images import image
 from tests.support.layers import layer, random_layer
+from tests.support.meanwhile import Meanwhile
 from tests.support.small_filesystems import KINDS, MIB
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from micropod_img.progress import Event
     from tests.rootfs.local_images import LocalService
     from tests.support.scripted import ScriptedRegistry
@@ -141,24 +140,9 @@ def test_a_tag_is_there_or_not_and_the_index_whole(service: LocalService) -> Non
 # --- a pull, at each of its steps
 
 
-def before(owner: type, name: str) -> Callable[[pytest.MonkeyPatch, Callable[[], None]], None]:
-    """Return what lets an action happen just before a method of the package runs."""
-
-    def patch(monkeypatch: pytest.MonkeyPatch, action: Callable[[], None]) -> None:
-        original = getattr(owner, name)
-
-        def patched(*arguments: object, **keywords: object) -> object:
-            action()
-            return original(*arguments, **keywords)
-
-        monkeypatch.setattr(owner, name, patched)
-
-    return patch
-
-
-STEPS = {
-    "configurations": before(image_pull.ImagePull, "_read_configs"),
-    "the index": before(IndexTransaction, "replace"),
+STEPS: dict[str, tuple[type, str]] = {
+    "configurations": (image_pull.ImagePull, "_read_configs"),
+    "the index": (IndexTransaction, "replace"),
 }
 
 
@@ -171,7 +155,7 @@ def test_a_disk_that_fills_up_before_a_step_of_a_pull_leaves_what_was_there(
     scripted: ScriptedRegistry,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    STEPS[step](monkeypatch, disk.fill)
+    Meanwhile(monkeypatch).before(*STEPS[step], disk.fill)
 
     with pytest.raises(DiskError) as raised:
         service.pull_image(scripted.serve("some/image", "1", NEW))

@@ -9,6 +9,7 @@ import pytest
 from micropod_img.pull import retry
 from micropod_img.service import ImageService
 from tests.support import stores
+from tests.support.meanwhile import Meanwhile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +34,18 @@ def service(store_root: Path, config_file: Path) -> Iterator[ImageService]:
     """A service on an empty store, which must keep all its promises when the test has ended."""
     yield ImageService(store_root, config_file)
     assert stores.problems(store_root) == []
+
+
+@pytest.fixture
+def another(store_root: Path, config_file: Path) -> ImageService:
+    """What another process does to the same store."""
+    return ImageService(store_root, config_file)
+
+
+@pytest.fixture
+def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Meanwhile:
+    """Lets something happen in the middle of what the package does."""
+    return Meanwhile(monkeypatch)
 
 
 @pytest.fixture

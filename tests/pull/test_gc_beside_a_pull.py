@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micropod_img.pull import early, image_pull
-from micropod_img.service import ImageService
 from micropod_img.store.store import Store
 from tests.support import stores
 from tests.support.images import image, index
 from tests.support.layers import layer, random_layer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    from tests.support.images import Manifest
+    from micropod_img.service import ImageService
+    from tests.support.meanwhile import Meanwhile
     from tests.support.scripted import ScriptedRegistry
 
 KIB = 1 << 10
@@ -37,64 +36,35 @@ PHASES: dict[str, tuple[type, str]] = {
 }
 
 
-@pytest.fixture
-def another(store_root: Path, config_file: Path) -> ImageService:
-    """What another process does to the same store."""
-    return ImageService(store_root, config_file)
-
-
-class Before:
-    """Lets something happen, once, just before a phase of a pull."""
-
-    def __init__(self, phase: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.phase = phase
-        self.happened = False
-        self._monkeypatch = monkeypatch
-
-    def do(self, action: Callable[[], object]) -> None:
-        owner, name = PHASES[self.phase]
-        original = getattr(owner, name)
-
-        def patched(*arguments: object, **keywords: object) -> object:
-            if not self.happened:
-                self.happened = True
-                action()
-            return original(*arguments, **keywords)
-
-        self._monkeypatch.setattr(owner, name, patched)
-
-
-@pytest.fixture(params=PHASES)
-def before(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Before:
-    """Each phase in turn."""
-    return Before(request.param, monkeypatch)
-
-
-@pytest.mark.parametrize("document", [WANTED, IN_AN_INDEX], ids=["image", "index"])
+@pytest.mark.parametrize("phase", PHASES)
 def test_what_a_pull_reuses_of_an_image_that_is_removed_meanwhile_is_there_in_the_end(
-    before: Before, document: Manifest, service: ImageService, another: ImageService, scripted: ScriptedRegistry
+    phase: str,
+    service: ImageService,
+    another: ImageService,
+    scripted: ScriptedRegistry,
+    meanwhile: Meanwhile,
 ) -> None:
     earlier = scripted.serve("some/earlier", "1", EARLIER)
     service.pull_image(earlier)
-    before.do(lambda: (another.delete_image(earlier), another.collect_garbage()))
+    meanwhile.before(*PHASES[phase], lambda: (another.delete_image(earlier), another.collect_garbage()))
 
-    pulled = service.pull_image(scripted.serve("some/image", "1", document))
+    pulled = service.pull_image(scripted.serve("some/image", "1", IN_AN_INDEX))
 
-    assert before.happened
+    assert meanwhile.happened
     assert pulled.digest == WANTED.digest
     assert [one.digest for one in service.list_images()] == [WANTED.digest]
 
 
-@pytest.mark.parametrize("before", ["before the fetch", "between layers and index"], indirect=True)
+@pytest.mark.parametrize("phase", ["before the fetch", "between layers and index"])
 def test_what_a_pull_has_brought_is_no_garbage(
-    before: Before, service: ImageService, another: ImageService, scripted: ScriptedRegistry
+    phase: str, service: ImageService, another: ImageService, scripted: ScriptedRegistry, meanwhile: Meanwhile
 ) -> None:
     collected: list[str] = []
-    before.do(lambda: collected.extend(another.collect_garbage().removed))
+    meanwhile.before(*PHASES[phase], lambda: collected.extend(another.collect_garbage().removed))
 
     service.pull_image(scripted.serve("some/image", "1", WANTED))
 
-    assert before.happened
+    assert meanwhile.happened
     assert collected == []
     assert [scripted.count(one.digest) for one in WANTED.layers] == [1] * len(WANTED.layers)
 

@@ -6,7 +6,6 @@ import io
 import json
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from tests.support.faults import BLOBS, dripping, on, stalled
 from tests.support.images import image
 from tests.support.layers import layer, random_layer
 from tests.support.push import push
+from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -163,13 +163,6 @@ def digests(images: Sequence[Manifest]) -> list[str]:
     return [one.digest for one in images]
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.02)
-
-
 @pytest.mark.slow
 def test_an_image_that_two_processes_pull_at_once_is_sent_once(
     service: ImageService, store_root: Path, config_file: Path, scripted: ScriptedRegistry, sent: Sent
@@ -223,7 +216,7 @@ def test_what_another_image_brings_is_waited_for_and_not_fetched_from_elsewhere(
     events: list[Event] = []
 
     with start([*PROGRAM, f"--root={store_root}", f"--config={config_file}", "pull", ref]) as process:
-        until(lambda: stores.blob_path(store_root, OWN[0].digest).exists())
+        wait_until(lambda: stores.blob_path(store_root, OWN[0].digest).exists())
         pulled = service.pull_image(other, progress=events.append, stall_timeout=10)
         process.communicate(timeout=PATIENCE)
 

@@ -14,7 +14,6 @@ from micropod_img.errors import IntegrityError, NotFoundError
 from micropod_img.progress import FetchStarted
 from micropod_img.pull import image_pull, job
 from micropod_img.rootfs import filesystems
-from micropod_img.service import BrokenImage, ImageService
 from micropod_img.store.blobs import BlobStore
 from tests.support import stores
 from tests.support.faults import BLOBS, dripping, on
@@ -26,47 +25,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
     from pathlib import Path
-    from types import ModuleType
 
     from micropod_img.models import Image
     from micropod_img.progress import Event
+    from micropod_img.service import BrokenImage, ImageService
     from tests.support.images import Manifest
+    from tests.support.meanwhile import Meanwhile
     from tests.support.scripted import ScriptedRegistry
 
 KIB = 1 << 10
 BASE = layer({"etc/motd": b"base"})
 OLD = image([BASE, layer({"etc/issue": b"old"})])
 NEW = image([BASE, layer({"etc/issue": b"new"})])
-
-
-class Meanwhile:
-    """Does something, once, just before a function of the package runs."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._monkeypatch = monkeypatch
-
-    def before(self, owner: type | ModuleType, name: str, action: Callable[[], object]) -> None:
-        original = getattr(owner, name)
-        done: list[object] = []
-
-        def patched(*arguments: object, **keywords: object) -> object:
-            if not done:
-                done.append(True)
-                action()
-            return original(*arguments, **keywords)
-
-        self._monkeypatch.setattr(owner, name, patched)
-
-
-@pytest.fixture
-def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Meanwhile:
-    return Meanwhile(monkeypatch)
-
-
-@pytest.fixture
-def another(store_root: Path, config_file: Path) -> ImageService:
-    """What another process does to the same store."""
-    return ImageService(store_root, config_file)
 
 
 @pytest.fixture

@@ -17,9 +17,10 @@ from tests.support import stores
 from tests.support.faults import dripping, on
 from tests.support.images import image
 from tests.support.layers import layer, random_layer
+from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from micropod_img.progress import Event
     from micropod_img.service import ImageService
@@ -44,13 +45,6 @@ def children_of(root: Path) -> list[int]:
             if str(root / "tmp").encode() in words:
                 found.append(int(entry.name))
     return found
-
-
-def wait_until(condition: Callable[[], bool], *, seconds: float = 10) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not come to pass"
-        time.sleep(0.02)
 
 
 @pytest.fixture
