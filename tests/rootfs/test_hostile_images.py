@@ -12,9 +12,10 @@ from micropod_img.rootfs.drivers import choice
 from micropod_img.rootfs.drivers.copies import CopyDriver
 from micropod_img.rootfs.mountinfo import mount_points
 from tests.rootfs.hostile_layers import HARMLESS, HOSTILE, OUTSIDE, Hostile
-from tests.rootfs.local_images import LocalService
+from tests.rootfs.local_images import LocalService, gzip_layer
 from tests.rootfs.tar_layers import tree
 from tests.rootfs.unpacking import as_root
+from tests.support.images import image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from tests.rootfs.tar_layers import Node
     from tests.support.layers import Entry
+    from tests.support.scripted import ScriptedRegistry
 
 pytestmark = as_root
 
@@ -98,6 +100,22 @@ def test_a_hostile_image_is_refused_by_every_route_and_leaves_nothing(hostile: H
         assert f"{caught.value.message}{caught.value.hint or ''}".isprintable()
         assert host.left() == [], route
     assert tree(host.outside) == before
+
+
+@pytest.mark.parametrize("name", ["a name that leads out", "a hard link to itself", "a size beyond any disk"])
+@pytest.mark.parametrize("route", ["unpack", "pod"])
+def test_a_hostile_image_is_refused_as_well_while_it_is_pulled(
+    route: str, name: str, scripted: ScriptedRegistry, store_root: Path, tmp_path: Path
+) -> None:
+    hostile = HOSTILE[name]
+    ref = scripted.serve("some/image", "v1", image([gzip_layer(parts) for parts in hostile.layers]))
+    service = LocalService(store_root)
+    with pytest.raises(MicropodError) as caught:
+        service.create_pod(ref) if route == "pod" else service.unpack(ref, tmp_path / "dest")
+    assert (caught.value.exit_status, hostile.said in caught.value.message) == (hostile.status, True)
+    assert {path.name for path in tmp_path.iterdir()} == {store_root.name}
+    assert list((store_root / "tmp").iterdir()) == []
+    assert service.list_pods() == []
 
 
 @pytest.mark.parametrize("layers_and_files", HARMLESS.values(), ids=HARMLESS.keys())
