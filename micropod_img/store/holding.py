@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from micropod_img import fsutil
 from micropod_img.digest import hex_of
@@ -11,10 +11,14 @@ from micropod_img.store.blobs import missing_blob
 from micropod_img.store.images import ImageStore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from micropod_img.digest import Digest
     from micropod_img.models import Image
     from micropod_img.store.store import Store
+
+_Taken = TypeVar("_Taken")
 
 
 def hold_layers(store: Store, image: Image, directory: Path) -> None:
@@ -31,10 +35,14 @@ def hold_layers(store: Store, image: Image, directory: Path) -> None:
     """
     with fsutil.disk_errors(directory):
         directory.mkdir()
+
+    def link() -> None:
         store.blobs.link_into(directory, image.layers)
         for layer in image.layers:
             if not (directory / hex_of(layer)).exists():
-                raise _missing(store, image, missing_blob(layer))
+                raise missing_blob(layer)
+
+    _of_what_is_listed(store, image, link)
 
 
 def read_config(store: Store, image: Image) -> bytes:
@@ -44,17 +52,23 @@ def read_config(store: Store, image: Image) -> bytes:
         NotFoundError: The image was removed meanwhile.
         IntegrityError: It is listed, and its configuration is missing or corrupt.
     """
-    try:
-        return store.blobs.read(image.config_digest)
-    except IntegrityError as error:
-        raise _missing(store, image, error) from error
+    return _of_what_is_listed(store, image, lambda: store.blobs.read(image.config_digest))
 
 
-def _missing(store: Store, image: Image, error: IntegrityError) -> IntegrityError | NotFoundError:
-    listed = {record.digest for record in ImageStore(store).records(store.read_index().entries)}
+def _of_what_is_listed(store: Store, image: Image, take: Callable[[], _Taken]) -> _Taken:
+    """Take something of an image; again, where the index was replaced and it was not to be had."""
+    failure: IntegrityError | None = None
+    listed: set[Digest] = set()
+    for index in store.indexes():
+        try:
+            return take()
+        except IntegrityError as error:
+            failure = error
+            listed = {record.digest for record in ImageStore(store).records(index.entries)}
+    assert failure is not None  # noqa: S101 - for the type checker: there is one index at least
     if image.digest in listed:
-        return error
+        raise failure
     name = image.ref or image.digest
-    return NotFoundError(
+    raise NotFoundError(
         f"{name} was removed meanwhile", code="image-not-found", hint=f"micropod-img pull {name}", retryable=True
-    )
+    ) from failure

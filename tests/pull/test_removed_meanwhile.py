@@ -170,6 +170,19 @@ def test_nothing_is_made_of_an_image_that_is_removed_meanwhile(
     assert not (service.root.parent / "files").exists()
 
 
+def test_an_image_that_is_removed_and_pulled_anew_is_made_something_of(
+    ref: str, service: ImageService, another: ImageService, meanwhile: Meanwhile
+) -> None:
+    def again() -> None:
+        another.delete_image(ref)
+        meanwhile.before(fsutil, "same_file", lambda: another.pull_image(ref))
+
+    meanwhile.before(BlobStore, "link_into", again)
+
+    unpack(service, ref)
+    assert (service.root.parent / "files/etc/issue").read_bytes() == b"old"
+
+
 def test_a_layer_that_is_missing_of_a_listed_image_is_damage(
     ref: str, service: ImageService, meanwhile: Meanwhile, store_root: Path
 ) -> None:
