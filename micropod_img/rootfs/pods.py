@@ -218,7 +218,8 @@ class Pods:
                 with fsutil.disk_errors(paths.directory):
                     if not rename_unless_lower(paths.directory, doomed):
                         doomed = paths.directory
-                        paths.record.unlink(missing_ok=True)  # first of all: what has none is no pod
+                        with contextlib.suppress(FileNotFoundError):
+                            paths.record.rename(paths.draft)  # what has no record is no pod, and swept with a draft
                     fsutil.fsync_directory(self._store.layout.pods)
             remove_tree(doomed)
 

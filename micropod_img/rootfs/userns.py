@@ -224,7 +224,11 @@ def _start(layout: StoreLayout) -> tuple[NamespaceHolder, str | None]:
                     hint="use it there, or choose another --root",
                 )
         os.ftruncate(descriptor, 0)
-        pid = _spawn(descriptor)
+        try:
+            pid = _spawn(descriptor)
+        except BaseException:
+            fsutil.insist(lambda: _end_unrecorded(descriptor))  # it may have come to that
+            raise
         try:
             notice = _map_ids(pid)
             holder = _describe(pid)

@@ -7,7 +7,7 @@ from copy import copy
 from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 from micropod_img import fsutil
-from micropod_img.errors import ConflictError, DiskError, IntegrityError
+from micropod_img.errors import ConflictError, DiskError, IntegrityError, NotFoundError
 from micropod_img.locks import LockTimeoutError, Patience, locked, signed
 from micropod_img.store.blobs import VERIFY_HINT, BlobStore
 from micropod_img.store.index import LayoutIndex, parse_index, serialize
@@ -111,15 +111,18 @@ class Store:
         """Do what frees space: on a full disk once more, with what is reserved for that.
 
         Args:
-            action: Changes nothing where it ends for want of space.
+            action: Changes nothing where it ends for want of space, or all; what it was to remove is then not found.
         """
         try:
             return action()
         except DiskError as error:
             if error.code != fsutil.DISK_FULL or not self._reserve.release():
                 raise
+            full = error
         try:
             return action()
+        except NotFoundError:
+            raise full from None  # the first time it was done, and could not be made durable
         finally:
             self._reserve.restore()
 

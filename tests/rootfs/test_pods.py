@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -9,8 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from micropod_img import fsutil
 from micropod_img.errors import (
     ConflictError,
+    DiskError,
     IntegrityError,
     MicropodError,
     NotFoundError,
@@ -109,6 +112,23 @@ def test_a_removed_pod_leaves_nothing(service: LocalService, ref: str, store_roo
     (pod.rootfs / "dir").mkdir(mode=0)
     service.remove_pod(pod.id)
     assert list((store_root / "pods").iterdir()) == list((store_root / "tmp").iterdir()) == []
+    assert service.list_pods() == []
+
+
+def test_a_pod_whose_removal_cannot_be_made_durable_is_not_called_unknown(
+    service: LocalService, ref: str, store_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pod = service.create_pod(ref, policy="never")
+    sync = fsutil.fsync_directory
+
+    def full(path: Path) -> None:
+        if path == store_root / "pods":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        sync(path)
+
+    monkeypatch.setattr(fsutil, "fsync_directory", full)
+    with pytest.raises(DiskError):
+        service.remove_pod(pod.id)
     assert service.list_pods() == []
 
 
