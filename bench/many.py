@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 IMAGES = 8
-BASE_MEBIBYTES = 150
+BASE_MEBIBYTES = 60
 GOAL_RATIO = 1.0
 
 
@@ -44,7 +44,7 @@ def main() -> int:
 
 
 def _compared(ours: Side, theirs: Side) -> float:
-    result = compare(ours, theirs, rounds=5)
+    result = compare(ours, theirs, rounds=3)
     report(f"{IMAGES} images on one base of {BASE_MEBIBYTES} MiB at once", result, ours.name, theirs.name)
     print(f"  ratio {result.ratio:.2f}, goal at most {GOAL_RATIO}")
     return result.ratio

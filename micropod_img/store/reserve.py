@@ -46,11 +46,11 @@ class Reserve:
     def release(self) -> bool:
         """Let it go until `restore`; return whether there was anything to let go of."""
         released = False
-        self._is_needed = True
         for path in reversed(self._files):
             with contextlib.suppress(OSError):
                 path.unlink()
                 released = True
+        self._is_needed = released
         if released:
             os.sync()  # btrfs gives back what was freed when it has written all that is pending
         return released

@@ -102,7 +102,7 @@ class Store:
         return told
 
     def prepare(self) -> None:
-        """Make the store if it is not there, and sweep what killed processes left."""
+        """Make the store if it is not there, fill its reserve, and sweep what killed processes left."""
         self.layout.prepare(self.on_wait)
         self._reserve.fill()
         sweep(self.layout, self.blobs)
