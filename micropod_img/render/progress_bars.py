@@ -154,6 +154,10 @@ class _Whole:
         self._speed.note(done)
         self._bars.update(self._task, completed=done)
 
+    def remove(self) -> None:
+        """Take the bar away."""
+        self._bars.remove_task(self._task)
+
 
 class Bars:
     """A sink that draws on a terminal until it is closed, and then leaves nothing there.
@@ -197,6 +201,11 @@ class Bars:
                 self._whole = _Whole(self._bars, f"pushing {familiar(ref)}", whole, self._clock)
             case VerifyProgress(done) | PushProgress(_, done) if self._whole is not None:
                 self._whole.note(done)
+                if (
+                    isinstance(event, VerifyProgress) and done == event.size
+                ):  # what a repair then does has bars of its own
+                    self._whole.remove()
+                    self._whole = None
             case Finished(ref) | Failed(ref) if ref in self._fetches:
                 self._fetches.pop(ref).remove()
             case _:

@@ -21,6 +21,8 @@ from micropod_img.progress import (
     PushStarted,
     Resolving,
     Retrying,
+    VerifyProgress,
+    VerifyStarted,
     Waiting,
 )
 from micropod_img.render.progress_bars import Bars
@@ -301,6 +303,33 @@ def test_bars_of_an_image_that_is_done_are_gone(monkeypatch: pytest.MonkeyPatch)
     done = Finished(REF, digest("f"), fetched=True, downloaded_bytes=1, reused_bytes=2)
     for last in (done, Failed(REF, "gone")):
         assert "app:1" not in drawn([STARTED, received(0, MIB), last], monkeypatch)
+
+
+def test_a_bar_says_how_much_of_the_blobs_is_read_until_all_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading: list[Event | float] = [
+        VerifyStarted(12, 4 * MIB),
+        VerifyProgress(100, 4 * MIB),
+        1.0,
+        VerifyProgress(MIB, 4 * MIB),
+    ]
+    screen = drawn(reading, monkeypatch)
+    assert "reading 12 blobs" in screen
+    assert "1.0 of 4.0 MiB" in screen
+    assert "MiB/s" in screen
+    assert "reading" not in drawn([*reading, VerifyProgress(4 * MIB, 4 * MIB)], monkeypatch)
+
+
+def test_lines_say_now_and_then_how_much_of_the_blobs_is_read() -> None:
+    reading: list[Event | float] = [
+        VerifyStarted(1, 4 * MIB),
+        VerifyProgress(1, 4 * MIB),
+        6.0,
+        VerifyProgress(MIB, 4 * MIB),
+    ]
+    assert lines([*reading, VerifyProgress(2 * MIB, 4 * MIB), 6.0, VerifyProgress(4 * MIB, 4 * MIB)]) == [
+        "reading 1 blob, 4.0 MiB",
+        "25 % of 4.0 MiB",
+    ]
 
 
 def test_events_of_nothing_that_is_drawn_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
