@@ -135,6 +135,10 @@ class StoreLayout:
         """Held by the one process that fetches an image: of another name than a blob's, which may have its digest."""
         return self.locks / f"image-{hex_of(digest)}.lock"
 
+    def is_begun(self) -> bool:
+        """Whether there is anything of a store, or of a layout of another tool, and not just some directory."""
+        return any(path.exists() for path in (self.version, self.index, self.images / "oci-layout", self.blobs))
+
     def exists(self) -> bool:
         """Whether there is a store, or a layout of another tool that can be one."""
         return self.index.exists()

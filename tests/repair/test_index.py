@@ -174,6 +174,15 @@ def test_nothing_is_made_where_there_is_nothing(service: ImageService) -> None:
     assert list(service.root.iterdir()) == []
 
 
+def test_a_directory_that_is_no_store_is_left_alone(service: ImageService) -> None:
+    service.root.chmod(0o755)
+    (service.root / "images").mkdir()
+    (service.root / "images/holidays.jpg").touch()
+    assert service.repair().problems == ()
+    assert sorted(path.name for path in service.root.rglob("*")) == ["holidays.jpg", "images"]
+    assert service.root.stat().st_mode & 0o777 == 0o755
+
+
 def test_a_layout_of_another_tool_with_a_bad_blob_is_repaired_from_its_name(
     crane: Path, scripted: ScriptedRegistry, service: ImageService
 ) -> None:

@@ -32,6 +32,8 @@ def layout_problems(layout: StoreLayout, blobs: BlobVerification) -> Iterator[Pr
         layout: Its paths.
         blobs: Its blobs, listed.
     """
+    if not layout.is_begun():
+        return
     yield from _version_problems(layout)
     yield from _mark_problems(layout)
     yield from _foreign_files(layout.root, OURS | _OF_A_FILESYSTEM)
@@ -100,6 +102,8 @@ def _directory_problems(layout: StoreLayout) -> Iterator[Problem]:
             yield Problem("foreign-file", f"{path} is not a directory", str(path))
         elif status.st_uid != os.geteuid():
             yield Problem("wrong-owner", f"{path} belongs to user {status.st_uid}", str(path))
+        elif path == layout.root and not layout.version.exists():
+            continue  # made private by the first command that writes
         elif status.st_mode & (0o077 if path == layout.root else 0o022):
             others = "open to other users" if path == layout.root else "writable by other users"
             yield Problem("wrong-mode", f"{path} has mode {status.st_mode & 0o7777:04o}: it is {others}", str(path))
