@@ -10,6 +10,7 @@ import os
 import signal
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from micropod_img.rootfs import syscalls
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from tests.support.ordinary_user import OrdinaryUser
 
 _WORKERS = 2
-_FEWER = 3
+_FEWER = 5
+_DAMAGED = 7
 CHILD_STARTED: Final = "child has started"
 
 
@@ -140,6 +142,7 @@ def _points(kind: Kind, who: str, scenario: str, steps: tuple[str, ...]) -> Iter
 
 # In the workers
 
+_make_place: dict[str, Callable[[], Workplace]] = {}
 _places: dict[str, Workplace] = {}
 
 
@@ -151,19 +154,26 @@ def _begin(references: Mapping[str, str], host: str, user: OrdinaryUser, uid: in
         place = user.home / who.removeprefix("a ")
         place.mkdir()
         os.chown(place, owner or 0, owner or 0)
-        _places[who] = Workplace(place, references, host, uid=owner)
+        _make_place[who] = partial(Workplace, place, references, host, uid=owner)
+
+
+def _place_of(who: str) -> Workplace:
+    if who not in _places:
+        _places[who] = _make_place[who]()
+    return _places[who]
 
 
 def _steps_of(who: str, name: str) -> tuple[str, ...]:
-    return _places[who].steps_of(SCENARIOS[name])
+    return _place_of(who).steps_of(SCENARIOS[name])
 
 
 def _strike(point: Point) -> Struck:
     kind = KINDS[point.kind]
     blow = Blow(point.at, kind.strike, point.delay)
-    ended, lost = _places[point.who].strike(SCENARIOS[point.scenario], blow, is_orderly=kind.is_orderly)
+    ended, lost = _place_of(point.who).strike(SCENARIOS[point.scenario], blow, is_orderly=kind.is_orderly)
     happened = point.at < len(ended.steps) and kind.befalls(ended.steps[point.at])
-    if ended.status not in kind.statuses:
+    # A repair goes on after what it could not do, and says that.
+    if ended.status not in kind.statuses | ({_DAMAGED} if SCENARIOS[point.scenario].damaged else set()):
         lost.insert(0, f"it ended with {ended.status}: {ended.said}")
     step = ended.steps[min(point.at, len(ended.steps) - 1)] if ended.steps else "any step"
     when = f"{point.delay * 1000:g} ms after" if point.delay else "before"

@@ -10,7 +10,7 @@ from tests.soak.outcome import Outcome
 if TYPE_CHECKING:
     from tests.soak.outcome import Plan
 
-_SAMPLE = 23
+_SAMPLE = 19
 
 
 def run(plan: Plan) -> Outcome:

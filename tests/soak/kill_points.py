@@ -11,7 +11,7 @@ from tests.soak.outcome import Outcome
 if TYPE_CHECKING:
     from tests.soak.outcome import Plan
 
-_SAMPLE = 37
+_SAMPLE = 29
 
 
 def run(plan: Plan) -> Outcome:
