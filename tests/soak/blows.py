@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _WORKERS = 2
 _FEWER = 5
 _DAMAGED = 7
-CHILD_STARTED: Final = "child has started"
+_CHILD_STARTED: Final = "child has started"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Kind:
     Attributes:
         name: What it is.
         strike: What happens at the step.
-        statuses: What the command may end with; None: whatever it likes.
+        statuses: What the command may end with.
         befalls: Whether it can come before a step.
         delays: Seconds after the start of a child at which it comes as well.
         is_orderly: Whether the command can clean up before it ends, and so must.
@@ -135,7 +135,7 @@ def _points(kind: Kind, who: str, scenario: str, steps: tuple[str, ...]) -> Iter
     for at, step in enumerate(steps):
         if kind.befalls(step):
             yield Point(kind.name, who, scenario, at)
-    children = [at for at, step in enumerate(steps) if step == CHILD_STARTED]
+    children = [at for at, step in enumerate(steps) if step == _CHILD_STARTED]
     for at, delay in itertools.product(children, kind.delays):
         yield Point(kind.name, who, scenario, at, delay)
 

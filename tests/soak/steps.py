@@ -29,6 +29,7 @@ AUDITED: Final = (
     "os.link",
     "os.mkdir",
     "os.remove",
+    "os.removexattr",
     "os.rename",
     "os.rmdir",
     "os.setxattr",
