@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from micropod_img import progress as events
 from micropod_img.cancellation import Cancellation
-from micropod_img.errors import IntegrityError, MicropodError, NotFoundError
+from micropod_img.errors import IntegrityError, MicropodError
 from micropod_img.rootfs_service import RootFilesystemService
 
 if TYPE_CHECKING:
@@ -18,9 +18,13 @@ if TYPE_CHECKING:
     from micropod_img.problems import Repair, Verification
     from micropod_img.progress import ProgressSink
     from micropod_img.pull.job import PullJob, PullOptions
-    from micropod_img.store.repair.repair import StoreRepair
+    from micropod_img.store.repair.repair import Lost, StoreRepair
     from micropod_img.store.store import Store
     from micropod_img.store.verification.verify import StoreVerification
+
+
+# A repository that is unknown may be one that a stranger must not know of.
+_NOBODY_HAS_IT = frozenset({"manifest-unknown", "blob-unknown", "no-reference"})
 
 
 class VerificationService(RootFilesystemService):
@@ -128,20 +132,23 @@ class VerificationService(RootFilesystemService):
 
     def _fetch_again(
         self, repair: StoreRepair, options: PullOptions, sink: ProgressSink, cancellation: Cancellation
-    ) -> dict[Digest, str]:
-        """Fetch what is bad of each damaged image; return those that can be had nowhere, and why."""
-        from micropod_img.store.store import Store  # noqa: PLC0415 - as above
+    ) -> list[Lost]:
+        """Fetch what is bad of each damaged image; return those that can be had nowhere."""
+        from micropod_img.store.repair.repair import Lost  # noqa: PLC0415 - as above
+        from micropod_img.store.store import Store  # noqa: PLC0415 - the same
+        from micropod_img.store.verification.index import label  # noqa: PLC0415 - the same
 
-        lost: dict[Digest, str] = {}
+        lost: list[Lost] = []
         for entry in repair.damaged_entries():
             if not repair.is_damaged(entry):  # it shared a blob with one that was fetched
                 continue
             job = self._job(options, sink, cancellation, Store(self._store.layout.root, bad=repair.bad_blobs()))
             try:
                 repair.note_fetched(entry, job.restore(entry))
-            except NotFoundError as error:
-                lost[entry.digest] = error.message
             except MicropodError as error:
+                if error.code in _NOBODY_HAS_IT:
+                    lost.append(Lost(entry.digest, label(entry), error.message))
+                    continue
                 message = f"{entry.reference} cannot be fetched again now: {error.message}"
                 sink(events.Notice(entry.reference, message))
         return lost

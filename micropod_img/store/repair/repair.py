@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from micropod_img import fsutil
@@ -15,7 +16,7 @@ from micropod_img.store.verification.images import ImageVerification
 from micropod_img.store.verification.index import label
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from micropod_img.digest import Digest
     from micropod_img.problems import Problem
@@ -25,6 +26,15 @@ if TYPE_CHECKING:
     from micropod_img.store.verification.verify import Findings, StoreVerification
 
 _TORN = frozenset({"missing-index", "corrupt-index", "corrupt-entry"})
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """An image that can be had nowhere: the digest of its entry, what it is called, and why."""
+
+    digest: Digest
+    name: str
+    why: str
 
 
 class StoreRepair:
@@ -66,20 +76,18 @@ class StoreRepair:
             if torn or mending.repaired:
                 self._write(found, mending)
 
-    def drop(self, lost: Mapping[Digest, str]) -> None:
-        """Take entries from the index that cannot be saved.
-
-        Args:
-            lost: Why not, by the digest of the entry.
-        """
+    def drop(self, lost: Collection[Lost]) -> None:
+        """Take the entries of lost images from the index, unless they are whole by now."""
         if not lost:
             return
         with self._store.index_lock("verify --repair"):
             found = self._look_again()
             mending = Mending(found.index.entries, found.images, self._verification.blobs, self._layout.index)
+            why = {(one.digest, one.name): one.why for one in lost}
             for entry in found.index.entries:
-                if entry.digest in lost and not found.images.is_whole(entry):
-                    mending.drop(entry, lost[entry.digest])
+                reason = why.get((entry.digest, label(entry)))
+                if reason is not None and not found.images.is_whole(entry):
+                    mending.drop(entry, reason)
             if mending.repaired:
                 self._keep_index()
                 self._write(found, mending)
