@@ -142,7 +142,14 @@ _TABLE = (
         "raise its limit (client_max_body_size with nginx)",
     ),
     _Row(
-        r": MANIFEST_INVALID: |: MANIFEST_BLOB_UNKNOWN: |: BLOB_UPLOAD_[A-Z]+: |: DIGEST_INVALID: ",
+        r": DIGEST_INVALID: ",
+        IntegrityError,
+        "corrupt-blob",
+        "{endpoint} got other bytes of a blob of {ref} than its digest says: it is corrupt here, or on the way",
+        "micropod-img verify says whether it is damaged here, and --repair fetches it again",
+    ),
+    _Row(
+        r": MANIFEST_INVALID: |: MANIFEST_BLOB_UNKNOWN: |: BLOB_UPLOAD_[A-Z]+: ",
         UnsupportedError,
         "push-refused",
         "{endpoint} refuses what {ref} is made of",

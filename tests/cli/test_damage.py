@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from tests.cli.command_line import CommandLine
     from tests.store.damage import Damage
+    from tests.support.registries import Registry
 
 pytestmark = as_root
 
@@ -118,6 +119,14 @@ def test_other_bytes_of_the_right_size_are_noticed_when_a_layer_is_unpacked(
         assert "verify" in said.err
     assert not (tmp_path / "files").exists()
     assert micropod("pod", "ls", "-q").out == ""
+
+
+def test_other_bytes_of_the_right_size_are_no_registrys_fault(
+    root: Path, micropod: CommandLine, registry: Registry, repository: str
+) -> None:
+    damage.flipped(TOP)(root)
+    said = micropod("push", "app:1", registry.reference(repository))
+    assert (said.status, "micropod-img verify" in said.err) == (7, True)
 
 
 def test_an_entry_of_an_unknown_type_is_passed_over_by_all(root: Path, micropod: CommandLine) -> None:
