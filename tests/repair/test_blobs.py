@@ -10,9 +10,10 @@ from micropod_img.pull.job import PullOptions
 from tests.repair.filled import AMD64, ARM64, BASE, BOTH, OTHER, TOP, Here, done
 from tests.store import damage
 from tests.support import stores
+from tests.support.faults import on
 from tests.support.layers import random_layer
 from tests.support.layouts import put_blob
-from tests.support.scripted import scripted_registry
+from tests.support.scripted import oci_error, scripted_registry
 
 if TYPE_CHECKING:
     from micropod_img.progress import Event
@@ -124,6 +125,19 @@ def test_without_a_registry_what_is_here_is_repaired_and_the_rest_stays_as_it_is
     assert damage.blob(here.root, TOP).read_bytes() == bad
     assert here.listed() == listed
     assert any("cannot be fetched again now" in getattr(event, "message", "") for event in events)
+
+
+def test_images_of_an_index_that_cannot_be_fetched_now_are_not_taken_for_lost_ones(here: Here) -> None:
+    listed = here.listed()
+    damage.removed(BOTH)(here.root)
+    here.registry.faults = (on("/manifests/", oci_error(401, "UNAUTHORIZED")),)
+    try:
+        assert {one.code for one in here.repair().problems} == {"missing-blob"}
+        assert here.listed() == listed
+    finally:
+        here.registry.faults = ()
+    assert here.repair().problems == ()
+    assert here.listed() == listed
 
 
 def test_what_nothing_needs_and_is_no_blob_is_removed(here: Here) -> None:

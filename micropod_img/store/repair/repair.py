@@ -100,6 +100,8 @@ class StoreRepair:
         """
         with self._store.index_lock("verify --repair"):
             found = self._look_again()
+            if any(entry.is_index and not found.images.type_of(entry) for entry in found.index.entries):
+                return  # they may be those of an index that could not be fetched now
             mending = Mending(found.index.entries, found.images, self._verification.blobs, self._layout.index)
             for digest in found.unlisted:
                 if not self._store.blobs.held_elsewhere(digest):  # of a pull that is about to list it
