@@ -10,6 +10,7 @@ import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
+from micropod_img import fsutil
 from micropod_img.cancellation import Cancellation, CancelledError
 from micropod_img.work import Work
 
@@ -111,7 +112,8 @@ class _Work:
         with contextlib.ExitStack() as held:
             staging = held.enter_context(store.stage("ahead"))
             directory = staging.path / "layers"
-            directory.mkdir()
+            with fsutil.disk_errors(directory):
+                directory.mkdir()
             self.layers = ArrivingLayers(store.blobs, directory, call.cancellation)
             self._thread = Work(lambda: self._run(layers, staging), name="unpacking-ahead")
             held.callback(self._end)
