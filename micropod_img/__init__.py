@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from micropod_img.errors import MicropodError
     from micropod_img.limits import Limits
     from micropod_img.models import DeleteResult, Image, Pod, PullReport
-    from micropod_img.pull.job import PullOptions
+    from micropod_img.pull.options import PullOptions
     from micropod_img.reference import Reference
     from micropod_img.service import ImageService
 
@@ -42,7 +42,7 @@ _HOMES = {
     "Limits": "limits",
     "MicropodError": "errors",
     "Pod": "models",
-    "PullOptions": "pull.job",
+    "PullOptions": "pull.options",
     "PullReport": "models",
     "Reference": "reference",
     "diagnose": "doctor.examination",

@@ -24,7 +24,9 @@ from micropod_img.errors import (
 from micropod_img.invoker import invoking_uid
 from micropod_img.models import DeleteResult, Image, PullFailure, PullReport
 from micropod_img.platforms import Platform, host_platform
-from micropod_img.pull.job import Policy, PullJob, PullOptions
+from micropod_img.pull.job import PullJob
+from micropod_img.pull.options import Policy, PullOptions
+from micropod_img.pull.side_by_side import outcomes
 from micropod_img.reference import Reference
 from micropod_img.store.images import ImageStore
 from micropod_img.store.store import Store
@@ -43,8 +45,6 @@ if TYPE_CHECKING:
     from micropod_img.rootfs.filesystems import RootFilesystems
     from micropod_img.store.index import LayoutIndex
     from micropod_img.tools import Tool
-
-_WAKE_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +149,9 @@ class ImageService(VerificationService):
         cancellation = Cancellation()
         job = self._job(options or PullOptions(), events.serialized(progress or events.silent), cancellation)
         try:
-            results = _outcomes(job, refs, side_by_side, cancellation)
+            results = outcomes(job, refs, side_by_side, cancellation)
         finally:
-            cancellation.cancel()  # as above
+            cancellation.cancel()  # an interrupt reaches this thread, and not those that read documents for it
         return PullReport(
             images=tuple(result[0] for result in results if not isinstance(result, PullFailure)),
             failures=tuple(result for result in results if isinstance(result, PullFailure)),
@@ -335,7 +335,7 @@ class ImageService(VerificationService):
         try:
             image, _, _ = job.pull(ref)
         finally:
-            cancellation.cancel()  # an interrupt reaches this thread, and not those that read documents for it
+            cancellation.cancel()  # as in `pull_images`
         return image
 
     def _root_filesystems(self) -> RootFilesystems:
@@ -377,27 +377,6 @@ class ImageService(VerificationService):
 
 def _joined(first: DeleteResult, second: DeleteResult) -> DeleteResult:
     return DeleteResult((*first.removed, *second.removed), first.freed_bytes + second.freed_bytes)
-
-
-def _outcomes(
-    job: PullJob, refs: Sequence[str | Reference], side_by_side: int, cancellation: Cancellation
-) -> list[tuple[Image, int, int] | PullFailure]:
-    """Return what each reference became, in their order."""
-    if len(refs) <= 1:
-        return [job.outcome(ref) for ref in refs]
-    from concurrent.futures import ThreadPoolExecutor, wait  # noqa: PLC0415 - one reference needs no threads
-
-    executor = ThreadPoolExecutor(max_workers=min(side_by_side, len(refs)))
-    try:
-        pulls = [executor.submit(job.outcome, ref) for ref in refs]
-        # With a timeout: the kernel may give a signal to any thread, and Python sees it when this one wakes.
-        while wait(pulls, _WAKE_SECONDS).not_done:
-            pass
-        return [one.result() for one in pulls]
-    finally:
-        # An interrupt reaches this thread; the others end their children when they see it.
-        cancellation.cancel()
-        executor.shutdown(cancel_futures=True)
 
 
 def _parsed(ref: str | Reference) -> Reference:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from micropod_img.digest import Digest
     from micropod_img.problems import Repair, Verification
     from micropod_img.progress import ProgressSink
-    from micropod_img.pull.job import PullJob, PullOptions
+    from micropod_img.pull.job import PullJob
+    from micropod_img.pull.options import PullOptions
     from micropod_img.store.repair.repair import Lost, StoreRepair
     from micropod_img.store.store import Store
     from micropod_img.store.verification.verify import StoreVerification
@@ -71,7 +72,7 @@ class VerificationService(RootFilesystemService):
         Raises:
             DiskError: The store cannot be written.
         """
-        from micropod_img.pull.job import PullOptions  # noqa: PLC0415 - the same
+        from micropod_img.pull.options import PullOptions  # noqa: PLC0415 - the same
         from micropod_img.rootfs.snapshots import Call  # noqa: PLC0415 - the same
         from micropod_img.store.repair.repair import StoreRepair  # noqa: PLC0415 - the same
         from micropod_img.store.waits import observer  # noqa: PLC0415 - not on the start-up path of a pull

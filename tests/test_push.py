@@ -7,7 +7,7 @@ import pytest
 from micropod_img.errors import AuthError, MicropodError, NotFoundError, UnavailableError, UsageError
 from micropod_img.progress import PushProgress, PushStarted
 from micropod_img.pull.hosts import HostOptions
-from micropod_img.pull.job import PullOptions
+from micropod_img.pull.options import PullOptions
 from micropod_img.pull.secret import Credential
 from micropod_img.service import ImageService
 from tests.support import stores

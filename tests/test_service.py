@@ -17,7 +17,7 @@ from micropod_img.errors import (
     UsageError,
 )
 from micropod_img.progress import Failed, Finished
-from micropod_img.pull.job import PullOptions
+from micropod_img.pull.options import PullOptions
 from micropod_img.reference import Reference
 from micropod_img.service import BrokenImage, ImageService
 from tests.support import stores

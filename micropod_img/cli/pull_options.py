@@ -52,7 +52,7 @@ def pulling(
     Raises:
         UsageError: One of them is wrong.
     """
-    from micropod_img.pull.job import POLICIES  # noqa: PLC0415 - not for help and completion
+    from micropod_img.pull.options import POLICIES  # noqa: PLC0415 - not for help and completion
 
     return {
         "policy": choice(policy, "--policy", POLICIES),

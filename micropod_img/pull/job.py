@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
 from micropod_img import progress as events
 from micropod_img.errors import (
@@ -23,6 +23,7 @@ from micropod_img.errors import (
     UsageError,
 )
 from micropod_img.models import Image, PullFailure
+from micropod_img.pull.options import POLICIES, PullOptions
 from micropod_img.reference import Reference
 from micropod_img.store.blobs import missing_blob
 from micropod_img.store.images import ImageStore, Record, not_here
@@ -41,43 +42,12 @@ if TYPE_CHECKING:
     from micropod_img.progress import ProgressSink
     from micropod_img.pull.hosts import Hosts
     from micropod_img.pull.pull import PullRequest
-    from micropod_img.pull.secret import Credential
     from micropod_img.reports import PullPlan
     from micropod_img.store.index import Entry
     from micropod_img.store.store import Store
     from micropod_img.tools import PendingTool
 
-Policy: TypeAlias = Literal["missing", "newer", "always", "never"]
 _OF_THE_INDEX = frozenset({"corrupt-index", "missing-index"})
-POLICIES: tuple[Policy, ...] = ("missing", "newer", "always", "never")
-
-
-@dataclass(frozen=True, slots=True)
-class PullOptions:
-    """How references are pulled; the defaults are those of the configuration.
-
-    Attributes:
-        platform: ``os/arch[/variant]``; the host's if None.
-        all_platforms: Whether the whole index is pulled.
-        policy: When the network is asked: ``missing`` (if the image is not here), ``newer`` (for its digest, and for
-            more if that moved), ``always``, ``never``.
-        insecure: Whether plain HTTP, and HTTPS without verification, are allowed.
-        timeout: Seconds for each reference.
-        stall_timeout: Seconds without an answer or a new byte.
-        auth: A credential, instead of those that files have.
-        ca_file: Certificates of authorities to trust besides the system's.
-        registries_conf: Read instead of the registries.conf of user and system.
-    """
-
-    platform: str | Platform | None = None
-    all_platforms: bool = False
-    policy: Policy = "missing"
-    insecure: bool = False
-    timeout: float | None = None
-    stall_timeout: float | None = None
-    auth: Credential | None = None
-    ca_file: Path | None = None
-    registries_conf: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
     from micropod_img.progress import ProgressSink
-    from micropod_img.pull.job import Policy
+    from micropod_img.pull.options import Policy
     from micropod_img.pull.secret import Credential
 
 

@@ -16,7 +16,7 @@ import pytest
 from micropod_img.errors import MicropodError, RateLimitedError
 from micropod_img.progress import Retrying
 from micropod_img.pull import retry
-from micropod_img.pull.job import PullOptions
+from micropod_img.pull.options import PullOptions
 from micropod_img.pull.secret import Credential
 from tests.support import stores
 from tests.support.faults import MANIFESTS, basic_auth, cut, on, redirect, too_many_requests

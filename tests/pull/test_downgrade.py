@@ -14,7 +14,7 @@ import pytest
 
 from micropod_img.errors import AuthError
 from micropod_img.pull.hosts import HostOptions
-from micropod_img.pull.job import PullOptions
+from micropod_img.pull.options import PullOptions
 from micropod_img.pull.secret import Credential
 from tests.support.connect_proxy import ConnectProxy, connect_proxy
 from tests.support.faults import basic_auth, bearer_auth

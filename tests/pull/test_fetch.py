@@ -12,7 +12,7 @@ import pytest
 
 from micropod_img.errors import MicropodError
 from micropod_img.progress import FetchStarted, Finished, LayerProgress, Retrying
-from micropod_img.pull.job import PullOptions
+from micropod_img.pull.options import PullOptions
 from micropod_img.service import ImageService
 from tests.support import stores
 from tests.support.faults import BLOBS, dripping, on, stalled

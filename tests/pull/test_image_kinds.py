@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micropod_img.errors import MicropodError
-from micropod_img.pull.job import PullOptions
+from micropod_img.pull.options import PullOptions
 from tests.support import stores
 from tests.support.images import (
     OCI_EMPTY,

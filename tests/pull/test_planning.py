@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micropod_img.pull.job import PullOptions
+from micropod_img.pull.options import PullOptions
 from micropod_img.service import ImageService
 from tests.support.faults import MANIFESTS, basic_auth, on
 from tests.support.images import image, index

@@ -10,7 +10,7 @@ from micropod_img import progress
 from micropod_img.errors import IntegrityError, NotFoundError, UnsupportedError
 from micropod_img.pull import pull as pulling
 from micropod_img.pull import retry
-from micropod_img.pull.job import PullOptions
+from micropod_img.pull.options import PullOptions
 from tests.support import stores
 from tests.support.faults import on, too_many_requests
 from tests.support.images import image, index

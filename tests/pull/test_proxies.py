@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micropod_img.errors import MicropodError
-from micropod_img.pull.job import PullOptions
+from micropod_img.pull.options import PullOptions
 from micropod_img.pull.secret import Credential
 from tests.support.connect_proxy import ConnectProxy, connect_proxy
 from tests.support.images import image

@@ -291,7 +291,7 @@ def test_a_configuration_that_is_larger_than_it_says_is_not_read_to_its_end(
 PULL_ALL = """
 import sys
 from micropod_img import ImageService
-from micropod_img.pull.job import PullOptions
+from micropod_img.pull.options import PullOptions
 root, config, *refs = sys.argv[1:]
 ImageService(root, config).pull_images(refs, PullOptions(all_platforms=True))
 """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micropod_img.errors import AuthError, UnavailableError, UsageError
-from micropod_img.pull.job import PullOptions
+from micropod_img.pull.options import PullOptions
 from micropod_img.pull.secret import Credential
 from micropod_img.service import ImageService
 from tests.support.faults import on

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from micropod_img.pull.job import PullOptions
+from micropod_img.pull.options import PullOptions
 from tests.repair.filled import AMD64, ARM64, BASE, BOTH, OTHER, TOP, Here, done
 from tests.store import damage
 from tests.support import stores

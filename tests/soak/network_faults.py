@@ -9,7 +9,7 @@ import pytest
 
 from micropod_img.errors import MicropodError
 from micropod_img.pull import retry
-from micropod_img.pull.job import PullOptions
+from micropod_img.pull.options import PullOptions
 from micropod_img.service import ImageService
 from tests.soak.outcome import Outcome
 from tests.support import stores

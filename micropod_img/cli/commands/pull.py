@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from micropod_img.progress import ProgressSink
-    from micropod_img.pull.job import PullOptions
+    from micropod_img.pull.options import PullOptions
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -60,7 +60,7 @@ def pull(
     ] = None,
 ) -> Result:
     """Fetch images; what is here already is not fetched again."""
-    from micropod_img.pull.job import POLICIES, PullOptions  # noqa: PLC0415 - not for help and completion
+    from micropod_img.pull.options import POLICIES, PullOptions  # noqa: PLC0415 - not for help and completion
     from micropod_img.render.document import pull_object  # noqa: PLC0415 - the same
     from micropod_img.render.reports import pulled_text  # noqa: PLC0415 - the same
 

@@ -38,7 +38,7 @@ def verify(
     progress: Progress = "auto",
 ) -> Result:
     """Read every blob, and check images, snapshots and pods."""
-    from micropod_img.pull.job import PullOptions  # noqa: PLC0415 - not for help and completion
+    from micropod_img.pull.options import PullOptions  # noqa: PLC0415 - not for help and completion
     from micropod_img.render.verification import (  # noqa: PLC0415 - the same
         failure,
         verification_object,
