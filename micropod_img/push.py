@@ -36,8 +36,11 @@ if TYPE_CHECKING:
     from micropod_img.store.store import Store
 
 _TICK_SECONDS: Final = 0.05
-_DONE: Final = re.compile(r"^\S+ \S+ (?:pushed|existing|mounted) blob: (sha256:[0-9a-f]{64})", re.MULTILINE)
-_PUSHED: Final = re.compile(r"^\S+ \S+ pushed blob: (sha256:[0-9a-f]{64})", re.MULTILINE)
+# Crane's words for a blob, and for a manifest.
+_DONE: Final = re.compile(
+    r"^\S+ \S+ (?:(?:pushed|existing|mounted) blob|existing manifest|\S+: digest): (sha256:[0-9a-f]{64})", re.MULTILINE
+)
+_PUSHED: Final = re.compile(r"^\S+ \S+ (?:pushed blob|\S+: digest): (sha256:[0-9a-f]{64})", re.MULTILINE)
 _STAGE: Final = "push"
 
 

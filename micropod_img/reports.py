@@ -51,7 +51,7 @@ class PushReport:
         ref: Where to.
         digest: Digest of the manifest or index that the name stands for there now.
         media_type: Its media type.
-        pushed_bytes: Bytes of the blobs that were sent.
+        pushed_bytes: Bytes of the blobs and manifests that were sent.
         present_bytes: Bytes that the registry had.
     """
 

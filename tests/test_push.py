@@ -186,7 +186,8 @@ def test_a_push_needs_credentials_that_may_push(service: ImageService, here: str
             here, destination, platform=platform, options=HostOptions(insecure=True, auth=given)
         )
         assert report.digest == AMD64.digest
-        assert report.pushed_bytes == sum(blob.size for blob in AMD64.blobs)
+        assert report.pushed_bytes == sum(blob.size for blob in AMD64.blobs) + AMD64.size
+        assert report.present_bytes == 0
 
 
 def test_a_rate_limit_of_pushes_is_told(

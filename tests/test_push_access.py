@@ -37,7 +37,7 @@ GIVEN = Credential.from_password(USER, PASSWORD)
 SMALL = layer({"etc/motd": b"welcome\n"})
 BIG = random_layer(300_000)
 IMAGE = image([SMALL, BIG])
-ALL_BYTES = sum(blob.size for blob in IMAGE.blobs)
+ALL_BYTES = sum(blob.size for blob in IMAGE.blobs) + IMAGE.size
 
 
 @pytest.fixture
