@@ -41,16 +41,19 @@ def _answer(arguments: Sequence[str], server: str, environment: Mapping[str, str
     if list(arguments) != ["get"]:
         raise AuthError("credentials are stored by micropod-img login, and removed by micropod-img logout")
     host, _, repository = (registry_of_key(server) or server).partition("/")
-    found = find_credential(canonical_host(host), repository, environment=users_environment(environment))
+    own = users_environment(environment)
+    found = find_credential(canonical_host(host), repository, environment=own)
     if found is None:
         return None
-    if not may_receive_credentials(host, insecure=bool(environment.get(HELPER_INSECURE))):
+    if may_receive_credentials(host, insecure=bool(environment.get(HELPER_INSECURE))):
+        return _document(server, found)
+    # After that crane asks for the registry as a whole; what is found there again is told of once.
+    if not repository or find_credential(canonical_host(host), "", environment=own) != found:
         sys.stderr.write(
             f"micropod-img: crane may ask {host} over plain HTTP, so it is not shown the credential of {found.source};"
             " --insecure shows it\n"
         )
-        return None
-    return _document(server, found)
+    return None
 
 
 def _document(server: str, found: FoundCredential) -> dict[str, str]:

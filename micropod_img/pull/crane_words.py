@@ -40,6 +40,7 @@ _POSITIONS: Final = {"pull": slice(0, -1), "push": slice(1, None), "export": sli
 _WITHOUT_REFERENCES: Final = frozenset({"completion", "help", "version", "registry serve"})
 _OF_WHOLE_REGISTRIES: Final = frozenset({"catalog", "auth get", "auth login", "auth logout"})
 _PROBE: Final = "any/name"
+_TRUE: Final = frozenset({"1", "t", "T", "true", "TRUE", "True"})  # of Go's strconv.ParseBool
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,9 @@ def read_crane_words(words: Sequence[str]) -> CraneWords:
         if word == "--":
             positional += rest
         elif word.startswith("--"):
-            insecure |= word in {"--insecure", "--insecure=true"}
+            flag, equals, value = word.partition("=")
+            if flag == "--insecure":
+                insecure = not equals or value in _TRUE
             named += _values(word, rest, _command(positional))
         elif word.startswith("-") and word != "-":
             named += _short_values(word, rest, _command(positional))

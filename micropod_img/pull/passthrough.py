@@ -112,7 +112,7 @@ def users_environment(environment: Mapping[str, str]) -> dict[str, str]:
     restored = {name: value for name, value in environment.items() if name not in (*_OF_THE_HELPER, "DOCKER_CONFIG")}
     if HELPER_DOCKER_CONFIG in environment:
         restored["DOCKER_CONFIG"] = environment[HELPER_DOCKER_CONFIG]
-    restored["PATH"] = environment.get("PATH", "").removeprefix(f"{DIRECTORY}:")
+    restored["PATH"] = environment.get("PATH", "").removeprefix(str(DIRECTORY)).removeprefix(":")
     return restored
 
 
@@ -125,7 +125,8 @@ def _environment(environment: Mapping[str, str], config: Config, *, insecure: bo
     if config.auth_file is not None:
         prepared["MICROPOD_AUTH_FILE"] = str(config.auth_file)
     prepared["DOCKER_CONFIG"] = str(DIRECTORY)
-    prepared["PATH"] = f"{DIRECTORY}:{environment.get('PATH', '')}"
+    # An empty part of it would be the working directory.
+    prepared["PATH"] = ":".join(filter(None, (str(DIRECTORY), environment.get("PATH"))))
     return prepared
 
 

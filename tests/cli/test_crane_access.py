@@ -248,7 +248,7 @@ def test_a_credential_goes_over_plain_http_only_if_that_was_said(
     words = ("crane", "manifest", plain.reference("team/app", "v1"))
     said = process(*words, extra=home)
     assert said.status == 1
-    assert "plain HTTP" in said.err
+    assert said.err.count("over plain HTTP, so it is not shown the credential") == 1
     assert "--insecure" in said.err
     assert not shown(plain)
     assert process(*words, "--insecure", extra=home).status == 0

@@ -54,6 +54,13 @@ def test_the_helper_gets_the_environment_that_the_user_had(
     assert users_environment(found) == {name: environment[name] for name in environment if "AUTH" not in name}
 
 
+def test_without_a_path_the_working_directory_is_none(config: Config, tmp_path: Path) -> None:
+    for own in ({"HOME": str(tmp_path)}, {"HOME": str(tmp_path), "PATH": ""}):
+        found = prepared("ls a.example/x", own, config).environment
+        assert found["PATH"] == str(DIRECTORY)
+        assert users_environment(found)["PATH"] == ""
+
+
 def test_a_crane_within_crane_asks_the_users_places_and_not_itself(config: Config, tmp_path: Path) -> None:
     environment = {"HOME": str(tmp_path), "PATH": "/usr/bin"}
     outer = prepared("edit config a.example/x", environment, config)
