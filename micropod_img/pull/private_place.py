@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from micropod_img import fsutil
+from micropod_img.errors import DiskError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,15 +33,30 @@ def private_place() -> Iterator[Path]:
     Raises:
         DiskError: It cannot be made.
     """
+    parent = _temporary_directory()
     with contextlib.ExitStack() as held:
-        with fsutil.disk_errors(tempfile.gettempdir()):
-            place = _locked_place(held) or Path(held.enter_context(tempfile.TemporaryDirectory(prefix="micropod-")))
+        with fsutil.disk_errors(parent):
+            place = _locked_place(parent, held) or Path(
+                held.enter_context(tempfile.TemporaryDirectory(prefix="micropod-", dir=parent))
+            )
         yield place
 
 
-def _locked_place(held: contextlib.ExitStack) -> Path | None:
+def _temporary_directory() -> Path:
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError as error:
+        raise DiskError(
+            "no directory for temporary files can be written to",
+            code="no-temporary-directory",
+            hint="free some space in /tmp, or let TMPDIR name another directory",
+            detail=str(error),
+        ) from error
+
+
+def _locked_place(parent: Path, held: contextlib.ExitStack) -> Path | None:
     """Make a directory beside those of this user's other processes; None where that cannot be."""
-    base = Path(tempfile.gettempdir(), f"micropod-{os.geteuid()}")
+    base = parent / f"micropod-{os.geteuid()}"
     with contextlib.suppress(FileExistsError):
         base.mkdir(mode=0o700)
     try:

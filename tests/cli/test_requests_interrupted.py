@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
-import os
 import signal
 import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,7 +21,8 @@ from tests.support.secrecy import SECRET
 from tests.support.uploads import Uploads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from pathlib import Path
 
     from tests.support.scripted import ScriptedRegistry
 
@@ -125,41 +121,3 @@ def test_what_a_command_that_is_killed_leaves_is_swept_by_the_next(
     )
     assert said.status == 0, said.err
     assert files_with_the_secret(store_root, store_root.with_name("temporary")) == []
-
-
-def place_made_in(directory: Path) -> Path:
-    """Return where a private place is made with this ``$TMPDIR``."""
-    ask = "from micropod_img.pull.private_place import private_place as p\nwith p() as path: print(path)"
-    program = [sys.executable, "-c", ask]
-    done = subprocess.run(
-        program, env=environment({"TMPDIR": str(directory)}), capture_output=True, text=True, check=True
-    )
-    return Path(done.stdout.strip())
-
-
-def test_the_places_of_a_user_are_side_by_side(tmp_path: Path) -> None:
-    made = place_made_in(tmp_path)
-    assert (made.parent, made.exists()) == (tmp_path / f"micropod-{os.geteuid()}", False)
-
-
-def test_a_directory_that_others_may_write_to_is_not_used(tmp_path: Path) -> None:
-    taken = tmp_path / f"micropod-{os.geteuid()}"
-    taken.mkdir()
-    taken.chmod(0o777)
-    assert place_made_in(tmp_path).parent == tmp_path
-
-
-def test_a_process_that_is_stopped_holds_up_nobody(tmp_path: Path) -> None:
-    (tmp_path / f"micropod-{os.geteuid()}").mkdir(mode=0o700)
-    with locked(tmp_path / f"micropod-{os.geteuid()}"):
-        assert place_made_in(tmp_path).parent == tmp_path
-
-
-@contextlib.contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
