@@ -121,7 +121,8 @@ def _place(endpoint: Endpoint, wanted: PullRequest, answer: str | None) -> Plann
     source = None
     try:
         with private_place() as directory:
-            source = open_access(endpoint, wanted.settings, directory).credential_source
+            left = wanted.limits.seconds_left()
+            source = open_access(endpoint, wanted.settings, directory, timeout=left).credential_source
     except MicropodError as error:
         answer = answer or error.message  # a pull may never come to this place
     return PlannedEndpoint(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 
 from micropod_img.pull.options import PullOptions
 from micropod_img.service import ImageService
+from tests.support.credential_helper import make_broken_helper
 from tests.support.faults import MANIFESTS, basic_auth, on
 from tests.support.images import image, index
 from tests.support.layers import random_layer
@@ -109,6 +111,20 @@ def test_a_place_that_a_pull_would_never_come_to_does_not_spoil_the_plan(
     plan = mirrored.plan_pull(NAME)
     assert plan.endpoints[0].answer == "has it"
     assert "client certificate" in str(plan.endpoints[1].answer)
+
+
+def test_a_helper_that_does_not_answer_has_no_more_time_than_the_plan(
+    mirrored: ImageService, scripted: ScriptedRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirrored.pull_image(NAME)
+    helper = make_broken_helper(tmp_path / "bin", "sleep 60")
+    monkeypatch.setenv("PATH", helper.in_path()["PATH"])
+    (tmp_path / "auth.json").write_text(json.dumps({"credHelpers": {scripted.host: helper.name}}))
+    plan = mirrored.plan_pull(NAME, PullOptions(timeout=0.5))
+    assert not plan.fetch
+    found = re.search(r"did not answer within (\S+) s", str(plan.endpoints[1].answer))
+    assert found
+    assert float(found[1]) <= 0.5
 
 
 def test_all_platforms_are_planned_too(mirrored: ImageService) -> None:
