@@ -131,7 +131,9 @@ class LayerWatch:
                 grown = True
                 layer = self._pending[name]
                 if name not in complete:
-                    self._sink(progress.LayerProgress(self._ref, layer.digest, min(size, layer.size), layer.size))
+                    # All of its bytes may be there, and crane has not said yet whether they are the right ones.
+                    received = min(size, max(layer.size - 1, 0))
+                    self._sink(progress.LayerProgress(self._ref, layer.digest, received, layer.size))
         for name in complete:
             self._publish(name)
         return grown

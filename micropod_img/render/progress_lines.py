@@ -129,7 +129,7 @@ class PlainLines:
             yield f"{familiar(event.ref)}: fetched {size(transfer.size)} in {seconds(passed)} ({rate})"
         elif now - self._said[event.ref] >= QUIET_SECONDS:
             self._said[event.ref] = now
-            percent = 100 * transfer.received // transfer.size
+            percent = 100 * transfer.received // max(transfer.size, 1)  # a manifest may call a layer empty
             yield f"{familiar(event.ref)}: {percent} % of {size(transfer.size)} ({rate})"
 
 

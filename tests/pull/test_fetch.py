@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from micropod_img.digest import hex_of
 from micropod_img.errors import MicropodError
+from micropod_img.oci import Descriptor
 from micropod_img.progress import FetchStarted, Finished, LayerProgress, Retrying
 from micropod_img.pull.options import PullOptions
+from micropod_img.pull.watch import LayerWatch
 from micropod_img.service import ImageService
+from micropod_img.store.store import Store
 from tests.support import stores
 from tests.support.faults import BLOBS, dripping, on, stalled
 from tests.support.images import Manifest, image, index
@@ -59,6 +63,24 @@ def test_progress_grows_to_the_size_of_each_layer_and_ends_there(
         assert {step.size for step in steps if step.digest == one.digest} == {one.size}
     assert len([step for step in steps if step.digest == BIG.digest]) > 3
     assert isinstance(events[-1], Finished)
+
+
+def test_a_layer_is_told_to_be_whole_when_crane_has_found_it_right(store_root: Path, events: list[Event]) -> None:
+    store = Store(store_root)
+    store.prepare()
+    descriptor = Descriptor.model_validate({"digest": BIG.digest, "size": BIG.size})
+    with store.stage("test") as staging:
+        staging.blobs.mkdir(parents=True)
+        arriving = staging.blobs / f"{hex_of(BIG.digest)}123"
+        watch = LayerWatch(
+            ref="some/image", directory=staging.blobs, blobs=store.blobs, layers=[descriptor], sink=events.append
+        )
+        arriving.write_bytes(BIG.content)
+        assert watch.look()
+        assert [event.received for event in events if isinstance(event, LayerProgress)] == [BIG.size - 1]
+        arriving.rename(staging.blobs / hex_of(BIG.digest))
+        watch.look()
+    assert events[1:] == [LayerProgress("some/image", BIG.digest, BIG.size, BIG.size)]
 
 
 def test_a_layer_that_is_here_is_told_to_be_and_not_told_to_arrive(

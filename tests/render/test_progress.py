@@ -120,6 +120,15 @@ def test_layers_that_were_not_announced_are_passed_over() -> None:
     ]
 
 
+def test_a_layer_that_is_said_to_be_empty_is_no_bug_of_ours() -> None:
+    empty = LayerPlan(digest("a"), 0, present=False)
+    started = FetchStarted(REF, digest("f"), (empty,))
+    assert lines([started, 6.0, LayerProgress(REF, empty.digest, 0, 0)]) == [
+        "app:1: fetching 1 of 1 layers, 0 B",
+        "app:1: 0 % of 0 B (0 B/s)",
+    ]
+
+
 def test_what_holds_a_pull_up_is_said() -> None:
     assert lines(
         [
