@@ -15,7 +15,7 @@ from micropod_img.errors import MicropodError
 from micropod_img.invoker import invoking_uid
 from micropod_img.pull.access import PROXIES
 from micropod_img.pull.auth_files import read_auth_file
-from micropod_img.pull.certificates import read_authorities
+from micropod_img.pull.certificates import SYSTEM_BUNDLES, read_authorities
 from micropod_img.pull.credentials import auth_file_locations
 from micropod_img.pull.registries_conf import load_registries, registries_files
 
@@ -25,15 +25,6 @@ if TYPE_CHECKING:
     from micropod_img.config import Config
     from micropod_img.pull.credentials import AuthFileLocation
 
-# Where Go looks for the system's authorities (crypto/x509, root_linux.go).
-_BUNDLES: Final = (
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/pki/tls/cacert.pem",
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-)
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _PROXY_ADDRESS: Final = re.compile(r"((https?|socks5h?)://)?([^/@\s]*@)?[^/@\s]+/?\Z")
 
@@ -118,7 +109,7 @@ def authorities(config: Config) -> Finding:
     if config.ca_file is not None:
         read_authorities([config.ca_file])
     named = os.environ.get("SSL_CERT_FILE")
-    bundle = next((name for name in ((named,) if named else _BUNDLES) if Path(name).is_file()), None)
+    bundle = next((path for path in ((Path(named),) if named else SYSTEM_BUNDLES) if path.is_file()), None)
     if bundle is None and not os.environ.get("SSL_CERT_DIR"):
         return warning(
             subject,

@@ -19,6 +19,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 SYSTEM_DIRECTORIES: Final = (Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
+SYSTEM_BUNDLES: Final = (
+    Path("/etc/ssl/certs/ca-certificates.crt"),
+    Path("/etc/pki/tls/certs/ca-bundle.crt"),
+    Path("/etc/ssl/ca-bundle.pem"),
+    Path("/etc/pki/tls/cacert.pem"),
+    Path("/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem"),
+    Path("/etc/ssl/cert.pem"),
+)
+"""Where Go finds the system's authorities, the first that is there (crypto/x509, root_linux.go)."""
+
 _USER_DIRECTORY: Final = ".config/containers/certs.d"  # in the home directory; $XDG_CONFIG_HOME does not move it
 
 # What Go reads without SSL_CERT_DIR (crypto/x509, root_linux.go); once the variable is set, it has to name these too.

@@ -37,16 +37,6 @@ _OF_THE_HELPER: Final = (HELPER_PYTHON, HELPER_INSECURE, HELPER_DOCKER_CONFIG)
 # They change Docker's configuration, which must be the user's own then; no registry is asked.
 _OWN_CONFIGURATION: Final = frozenset({"auth login", "auth logout"})
 
-# Where Go finds the system's authorities, the first that is there (crypto/x509, root_linux.go).
-_BUNDLES: Final = (
-    Path("/etc/ssl/certs/ca-certificates.crt"),
-    Path("/etc/pki/tls/certs/ca-bundle.crt"),
-    Path("/etc/ssl/ca-bundle.pem"),
-    Path("/etc/pki/tls/cacert.pem"),
-    Path("/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem"),
-    Path("/etc/ssl/cert.pem"),
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Passthrough:
@@ -133,7 +123,7 @@ def _environment(environment: Mapping[str, str], config: Config, *, insecure: bo
 def _with_the_systems(authorities: bytes, environment: Mapping[str, str]) -> bytes:
     """Add what crane would trust anyway: a file that takes the place of a bundle must hold that too."""
     named = environment.get("SSL_CERT_FILE")
-    for bundle in (Path(named),) if named else _BUNDLES:
+    for bundle in (Path(named),) if named else certificates.SYSTEM_BUNDLES:
         try:
             return bundle.read_bytes() + b"\n" + authorities
         except OSError:
