@@ -114,6 +114,7 @@ class CommandGroup(TyperGroup):
             if cmd_name not in PASSED_THROUGH:
                 _add_global_options(one)
             _take_text(one.params)
+            _show_plainly(one.params)
         return command
 
     def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
@@ -220,6 +221,23 @@ def _take_text(parameters: Sequence[Parameter]) -> None:
     """
     for parameter in parameters:
         parameter.process_value = MethodType(_process_text, parameter)  # type: ignore[method-assign]
+
+
+def _show_plainly(parameters: Sequence[Parameter]) -> None:
+    """Let help show arguments as other programs do: ``REF``, ``[DST]``; typer adds braces and Python's types."""
+    for parameter in parameters:
+        if parameter.param_type_name == "argument":
+            parameter.get_usage_pieces = MethodType(_usage_of_argument, parameter)  # type: ignore[method-assign]
+            parameter.display_type_rich = MethodType(_no_type, parameter)  # type: ignore[attr-defined]
+
+
+def _usage_of_argument(self: Parameter, ctx: Context) -> list[str]:  # noqa: ARG001 - click's signature
+    name = f"{self.metavar or self.name.upper()}{'...' if self.nargs != 1 else ''}"
+    return [name if self.required else f"[{name}]"]
+
+
+def _no_type(self: Parameter, ctx: Context) -> None:  # noqa: ARG001 - typer's signature
+    return None
 
 
 def _process_text(self: Parameter, ctx: Context, value: object) -> object:

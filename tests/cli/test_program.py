@@ -27,6 +27,7 @@ def test_every_command_has_help_with_the_global_options(micropod: CommandLine, c
     said = micropod.bare(command, option)
     assert said.status == 0
     assert said.out.startswith(f"Usage: micropod-img {command} ")
+    assert not set("{}<>") & set(said.out)
     for name in ("--root", "--config", "--json", "--quiet", "--verbose", "--help"):
         assert f"{name} " in said.out or f"{name}\n" in said.out
     assert said.err == ""

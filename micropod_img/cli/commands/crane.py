@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import typer
 from typer.core import TyperCommand
 
-from micropod_img import fsutil
 from micropod_img.cli.output import write_error
 from micropod_img.cli.settings import Settings
 from micropod_img.errors import ToolError
@@ -31,7 +30,7 @@ class Passthrough(TyperCommand):
 @app.command(cls=Passthrough, options_metavar="...")
 def crane(ctx: typer.Context) -> None:
     """Run the pinned crane; all that follows is for it."""
-    from micropod_img import progress, run  # noqa: PLC0415 - not for help and completion
+    from micropod_img import fsutil, progress, run  # noqa: PLC0415 - not for help and completion
     from micropod_img.pull.hosts import HostOptions, Hosts  # noqa: PLC0415 - the same
     from micropod_img.pull.passthrough import pass_through  # noqa: PLC0415 - the same
     from micropod_img.tools import find_tool  # noqa: PLC0415 - the same

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from micropod_img.cli.completion import stored_references, words
+from micropod_img.cli.completion import stored_references
 from micropod_img.cli.progress import MODES, progress_to_stderr
+from micropod_img.cli.pull_options import Progress  # noqa: TC001 - typer reads the annotations
 from micropod_img.cli.registry_options import (
     CaFile,
     Insecure,
@@ -32,7 +33,7 @@ def push(
     ctx: typer.Context,
     ref: Annotated[str, typer.Argument(metavar="REF", help="An image that is here.", autocompletion=stored_references)],
     destination: Annotated[
-        str | None, typer.Argument(metavar="[DST]", help="Where to; to where REF says, if left out.")
+        str | None, typer.Argument(metavar="DST", help="Where to; to where REF says, if left out.")
     ] = None,
     *,
     platform: Annotated[
@@ -50,15 +51,7 @@ def push(
     registries_conf: RegistriesConf = None,
     timeout: Timeout = None,
     stall_timeout: StallTimeout = None,
-    progress: Annotated[
-        str,
-        typer.Option(
-            "--progress",
-            metavar="auto|plain|json|none",
-            help="On stderr: a bar on a terminal and lines elsewhere; lines; JSON lines; nothing.",
-            autocompletion=words(*MODES),
-        ),
-    ] = "auto",
+    progress: Progress = "auto",
 ) -> Result:
     """Push an image, or a whole index, to a registry."""
     from micropod_img.errors import UsageError  # noqa: PLC0415 - not for help and completion

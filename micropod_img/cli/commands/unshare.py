@@ -21,7 +21,7 @@ def unshare(
     ctx: typer.Context,
     *,
     command: Annotated[
-        list[str] | None, typer.Argument(metavar="[COMMAND]...", help="The program and its arguments; $SHELL if none.")
+        list[str] | None, typer.Argument(metavar="COMMAND", help="The program and its arguments; $SHELL if none.")
     ] = None,
 ) -> None:
     """Run a program where your pods are mounted."""
