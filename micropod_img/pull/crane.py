@@ -177,9 +177,9 @@ class Crane:
         endpoint = self._access.endpoint
         target = endpoint.reference_text if digest is None else endpoint.text_for(digest)
         if len(endpoint.repository) < _SHORTEST_REPOSITORY:
-            raise _cannot_fetch(target, "crane knows no repository names of one character")
+            raise _beyond_crane(target, "crane knows no repository names of one character")
         if "@" in target and "@sha256:" not in target:
-            raise _cannot_fetch(target, "crane knows sha256 digests only")
+            raise _beyond_crane(target, "crane knows sha256 digests only")
         return target
 
     def _argv(self, words: Sequence[str]) -> list[str]:
@@ -260,5 +260,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 2 * 60 else f"{minutes} min" if minutes < 2 * 60 else f"{minutes / 60:.0f} h"
 
 
-def _cannot_fetch(target: str, why: str) -> UnsupportedError:
-    return UnsupportedError(f"{target} cannot be fetched: {why}", code="reference-unsupported", stage="resolve")
+def _beyond_crane(target: str, why: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"{target} is nothing that crane can ask for: {why}", code="reference-unsupported", stage="resolve"
+    )
