@@ -109,7 +109,8 @@ class LayerWatch:
         """
         sizes: dict[str, int] = {}
         complete: list[str] = []
-        with contextlib.suppress(FileNotFoundError), os.scandir(self._directory) as entries:
+        gone = contextlib.suppress(FileNotFoundError)
+        with fsutil.disk_errors(self._directory), gone, os.scandir(self._directory) as entries:
             for entry in entries:
                 name = entry.name[:64]
                 if name not in self._pending:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from dataclasses import replace
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from micropod_img import fsutil
 from micropod_img.digest import hex_of
-from micropod_img.errors import MicropodError
+from micropod_img.errors import DiskError, MicropodError
 from micropod_img.oci import Descriptor
 from micropod_img.progress import FetchStarted, Finished, LayerProgress, Retrying
 from micropod_img.pull.options import PullOptions
@@ -65,22 +67,40 @@ def test_progress_grows_to_the_size_of_each_layer_and_ends_there(
     assert isinstance(events[-1], Finished)
 
 
-def test_a_layer_is_told_to_be_whole_when_crane_has_found_it_right(store_root: Path, events: list[Event]) -> None:
+@pytest.fixture
+def arriving(store_root: Path, events: list[Event]) -> Iterator[tuple[LayerWatch, Path]]:
+    """The watch over a layer, and the file in which all of its bytes are, as crane names it before it checked them."""
     store = Store(store_root)
     store.prepare()
     descriptor = Descriptor.model_validate({"digest": BIG.digest, "size": BIG.size})
     with store.stage("test") as staging:
         staging.blobs.mkdir(parents=True)
-        arriving = staging.blobs / f"{hex_of(BIG.digest)}123"
-        watch = LayerWatch(
-            ref="some/image", directory=staging.blobs, blobs=store.blobs, layers=[descriptor], sink=events.append
-        )
-        arriving.write_bytes(BIG.content)
-        assert watch.look()
-        assert [event.received for event in events if isinstance(event, LayerProgress)] == [BIG.size - 1]
-        arriving.rename(staging.blobs / hex_of(BIG.digest))
-        watch.look()
-    assert events[1:] == [LayerProgress("some/image", BIG.digest, BIG.size, BIG.size)]
+        path = staging.blobs / f"{hex_of(BIG.digest)}123"
+        path.write_bytes(BIG.content)
+        blobs, layers = store.blobs, [descriptor]
+        yield LayerWatch(ref="app", directory=path.parent, blobs=blobs, layers=layers, sink=events.append), path
+
+
+def test_a_layer_is_told_to_be_whole_when_crane_has_found_it_right(
+    arriving: tuple[LayerWatch, Path], events: list[Event]
+) -> None:
+    watch, path = arriving
+    assert watch.look()
+    assert [event.received for event in events if isinstance(event, LayerProgress)] == [BIG.size - 1]
+    path.rename(path.with_name(hex_of(BIG.digest)))
+    watch.look()
+    assert events[1:] == [LayerProgress("app", BIG.digest, BIG.size, BIG.size)]
+
+
+def test_a_disk_that_is_full_when_bytes_go_to_it_is_said_to_be(
+    arriving: tuple[LayerWatch, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(fsutil, "fsync_file", full)
+    with pytest.raises(DiskError, match="the disk is full"):
+        arriving[0].look()
 
 
 def test_a_layer_that_is_here_is_told_to_be_and_not_told_to_arrive(
