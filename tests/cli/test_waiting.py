@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import threading
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,8 +21,6 @@ from tests.support.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-SECONDS = 0.4
 
 
 def of_the_index(root: Path) -> contextlib.AbstractContextManager[int]:
@@ -42,28 +39,48 @@ def of_the_login_file(root: Path) -> contextlib.AbstractContextManager[int]:
     return locked(root.parent / ".auth.json.lock", Patience("x"), owner=locks.signed("login"))
 
 
+@pytest.fixture
+def waited(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Is set when somebody has found a lock taken; and nobody is patient."""
+    event = threading.Event()
+    a_while = locks._Waiting.a_while
+
+    def noticed(waiting: locks._Waiting, descriptor: int) -> None:
+        a_while(waiting, descriptor)
+        event.set()
+
+    monkeypatch.setattr(locks, "SAY_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(locks._Waiting, "a_while", noticed)
+    return event
+
+
 @contextlib.contextmanager
-def held(lock: Callable[[Path], contextlib.AbstractContextManager[int]], root: Path) -> Iterator[None]:
-    """Let another thread hold a lock for a little while; for the one who waits that is as good as a process."""
+def held(
+    lock: Callable[[Path], contextlib.AbstractContextManager[int]], root: Path, waited: threading.Event
+) -> Iterator[None]:
+    """Let another thread hold a lock until it was waited for; for the one who waits that is as good as a process."""
     has = threading.Event()
+    waited.clear()
 
     def hold() -> None:
         with lock(root):
             has.set()
-            time.sleep(SECONDS)
+            waited.wait(60)
 
     holder = threading.Thread(target=hold)
     holder.start()
-    assert has.wait(10)
-    yield
-    holder.join()
+    try:
+        assert has.wait(60)
+        yield
+    finally:
+        waited.set()
+        holder.join()
 
 
 @pytest.fixture
-def image(micropod: CommandLine, ref: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An image that is here, with a pod of it; and nobody is patient."""
+def image(micropod: CommandLine, ref: str) -> str:
+    """An image that is here, with a pod of it."""
     assert micropod("pod", "create", ref, "--id=web").status == 0
-    monkeypatch.setattr(locks, "SAY_AFTER_SECONDS", 0.0)
     return ref
 
 
@@ -87,10 +104,12 @@ def test_a_command_says_for_whom_it_waits(
     lock: Callable[[Path], contextlib.AbstractContextManager[int]],
     subject: str,
     command: list[str],
+    *,
     image: str,
     micropod: CommandLine,
+    waited: threading.Event,
 ) -> None:
-    with held(lock, micropod.root):
+    with held(lock, micropod.root, waited):
         said = micropod(*(image if word == "REF" else word for word in command))
 
     for pod in ("web", "b"):
@@ -101,21 +120,20 @@ def test_a_command_says_for_whom_it_waits(
 
 
 def test_a_logout_says_for_whom_it_waits(
-    micropod: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    micropod: CommandLine, waited: threading.Event, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(locks, "SAY_AFTER_SECONDS", 0.0)
     (tmp_path / "auth.json").write_text('{"auths": {"registry.example.com": {"auth": "dTpw"}}}')
     monkeypatch.setenv("MICROPOD_AUTH_FILE", str(tmp_path / "auth.json"))
 
-    with held(of_the_login_file, micropod.root):
+    with held(of_the_login_file, micropod.root, waited):
         said = micropod("logout", "registry.example.com")
 
     assert said.status == 0
     assert f"waiting for {tmp_path / 'auth.json'}, which process {os.getpid()} (login) has locked since " in said.err
 
 
-def test_a_wait_is_an_event_among_others(image: str, micropod: CommandLine) -> None:
-    with held(of_the_index, micropod.root):
+def test_a_wait_is_an_event_among_others(image: str, micropod: CommandLine, waited: threading.Event) -> None:
+    with held(of_the_index, micropod.root, waited):
         said = micropod("pull", "--policy=always", "--progress=json", image)
 
     micropod("pod", "rm", "web")
@@ -125,8 +143,8 @@ def test_a_wait_is_an_event_among_others(image: str, micropod: CommandLine) -> N
     assert waits[0]["since"].endswith("+00:00")
 
 
-def test_who_wants_to_hear_nothing_does_not(image: str, micropod: CommandLine) -> None:
-    with held(of_the_index, micropod.root):
+def test_who_wants_to_hear_nothing_does_not(image: str, micropod: CommandLine, waited: threading.Event) -> None:
+    with held(of_the_index, micropod.root, waited):
         said = micropod("-q", "tag", image, "other")
 
     micropod("pod", "rm", "web")
