@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from micropod_img import fsutil
 from micropod_img.diagnosis import Finding, fine, problem, warning
 from micropod_img.errors import DiskError, IntegrityError, MicropodError, ToolError
-from micropod_img.render.text import size
+from micropod_img.render.text import counted, size
 from micropod_img.rootfs.mountinfo import mount_of, mount_points
 from micropod_img.rootfs.pods import Pods
 from micropod_img.store.blobs import is_hex
@@ -110,11 +110,10 @@ def _contents(store: Store) -> Finding:
             hint="micropod-img verify says what else is, verify --repair puts right what can be",
         )
         return problem("store", damaged, path=root, format=FORMAT)
-    numbers = ((len(entries), "image"), (snapshots, "snapshot"), (pods, "pod"))
-    counted = ", ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in numbers)
+    numbers = ", ".join((counted(len(entries), "image"), counted(snapshots, "snapshot"), counted(pods, "pod")))
     facts: Facts = {"images": len(entries), "blob_bytes": blob_bytes, "snapshots": snapshots, "pods": pods}
     return fine(
-        "store", f"{root}, format {FORMAT}: {counted}, {size(blob_bytes)} of blobs", path=root, format=FORMAT, **facts
+        "store", f"{root}, format {FORMAT}: {numbers}, {size(blob_bytes)} of blobs", path=root, format=FORMAT, **facts
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
-from micropod_img.render.text import one_line
+from micropod_img.render.text import counted, one_line
 
 if TYPE_CHECKING:
     from micropod_img.diagnosis import Diagnosis, Finding
@@ -39,8 +39,8 @@ def diagnosis_text(diagnosis: Diagnosis, style: Style) -> str:
     width = max(len(one.subject) for one in diagnosis.findings) + 2
     lines = [line for one in diagnosis.findings for line in _paragraph(one, width, style)]
     problems, warnings = len(diagnosis.problems), len(diagnosis.warnings)
-    counts = [_count(problems, "problem")] if problems else []
-    counts += [_count(warnings, "warning")] if warnings else []
+    counts = [counted(problems, "problem")] if problems else []
+    counts += [counted(warnings, "warning")] if warnings else []
     return "\n".join([*lines, "", " and ".join(counts) or "all is well"])
 
 
@@ -64,7 +64,3 @@ def _paragraph(finding: Finding, width: int, style: Style) -> list[str]:
 def _wrapped(text: str) -> list[str]:
     # Paths and commands stay whole, for whoever copies them.
     return textwrap.wrap(one_line(text), _TEXT_WIDTH, break_long_words=False, break_on_hyphens=False) or [""]
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word if number == 1 else f'{word}s'}"

@@ -24,7 +24,7 @@ from micropod_img.progress import (
     VerifyStarted,
 )
 from micropod_img.render.progress_lines import Transfer, familiar
-from micropod_img.render.text import part_of, short_digest, size
+from micropod_img.render.text import counted, part_of, short_digest, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -195,8 +195,7 @@ class Bars:
                 self._fetches[ref].note(event)
                 self._make_room()
             case VerifyStarted(blobs, whole):
-                name = f"reading {blobs} blob{'s' if blobs > 1 else ''}"
-                self._whole = _Whole(self._bars, name, whole, self._clock)
+                self._whole = _Whole(self._bars, f"reading {counted(blobs, 'blob')}", whole, self._clock)
             case PushStarted(ref, _, _, whole):
                 self._whole = _Whole(self._bars, f"pushing {familiar(ref)}", whole, self._clock)
             case VerifyProgress(done) | PushProgress(_, done) if self._whole is not None:

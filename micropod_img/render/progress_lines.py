@@ -21,7 +21,7 @@ from micropod_img.progress import (
 )
 from micropod_img.reference import Reference
 from micropod_img.render.errors import warning_text
-from micropod_img.render.text import one_line, seconds, size
+from micropod_img.render.text import counted, one_line, seconds, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -98,7 +98,7 @@ class PlainLines:
                 yield from self._advanced(event)
             case VerifyStarted(blobs, whole):
                 self._said[""] = self._clock()
-                yield f"reading {blobs} blob{'s' if blobs > 1 else ''}, {size(whole)}"
+                yield f"reading {counted(blobs, 'blob')}, {size(whole)}"
             case VerifyProgress(done, whole) if done < whole:
                 yield from self._so_far("", done, whole)
             case PushStarted(ref, endpoint, _, whole):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from micropod_img.reference import Reference
-from micropod_img.render.text import one_line, seconds, short_digest, size
+from micropod_img.render.text import counted, one_line, seconds, short_digest, size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +50,7 @@ def collected_text(result: DeleteResult, *, verbose: bool = False) -> str:
     lines = [f"removed {name}" for name in result.removed] if verbose else []
     if not number:
         return "nothing to remove: every blob belongs to an image"
-    return "\n".join([*lines, f"removed {number} blob{'s' if number > 1 else ''}, freed {size(result.freed_bytes)}"])
+    return "\n".join([*lines, f"removed {counted(number, 'blob')}, freed {size(result.freed_bytes)}"])
 
 
 def usage_text(usage: StoreUsage, style: Style) -> str:

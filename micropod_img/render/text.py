@@ -44,6 +44,11 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
+def counted(number: int, word: str, plural: str | None = None) -> str:
+    """Return how many of something there are, as ``1 blob`` or ``2 blobs``."""
+    return f"{number} {word if number == 1 else plural or f'{word}s'}"
+
+
 def size(count: float) -> str:
     """Return a number of bytes in binary units, as ``300.1 MiB``."""
     unit, length = _unit(count)

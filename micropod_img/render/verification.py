@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from micropod_img.errors import IntegrityError
-from micropod_img.render.text import one_line, size
+from micropod_img.render.text import counted, one_line, size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,10 +57,10 @@ def verification_text(found: Verification, style: Style) -> str:
         lines += [f"          {style.dim(text)}" for text in _hurt(one)]
     lines += _notes(found)
     checked = (
-        f"{_count(found.blobs, 'blob')} ({size(found.blob_bytes)}), {_count(found.images, 'entry', 'entries')} in the "
-        f"index, {_count(found.snapshots, 'snapshot')}, {_count(found.pods, 'pod')}"
+        f"{counted(found.blobs, 'blob')} ({size(found.blob_bytes)}), {counted(found.images, 'entry', 'entries')} in "
+        f"the index, {counted(found.snapshots, 'snapshot')}, {counted(found.pods, 'pod')}"
     )
-    end = _count(len(found.problems), "problem") if found.problems else "all is well"
+    end = counted(len(found.problems), "problem") if found.problems else "all is well"
     return "\n".join([*lines, f"{end}: {checked}"])
 
 
@@ -79,7 +79,7 @@ def failure(found: Verification, *, repaired: bool) -> IntegrityError:
     left = " left" if repaired else ""
     worst = found.problems[0]
     return IntegrityError(
-        f"{_count(len(found.problems), 'problem')}{left}: {worst.message}",
+        f"{counted(len(found.problems), 'problem')}{left}: {worst.message}",
         code=worst.code,
         hint=None if repaired else "micropod-img verify --repair",
         stage="verify",
@@ -107,13 +107,9 @@ def _listed(names: Sequence[str]) -> str:
 def _notes(found: Verification) -> list[str]:
     lines = []
     if found.unlisted:
-        number = _count(len(found.unlisted), "image")
+        number = counted(len(found.unlisted), "image")
         lines.append(f"note      {number} here that nothing lists; --repair lists them, gc removes them")
     if found.leftovers:
-        number = _count(found.leftovers, "staging place")
+        number = counted(found.leftovers, "staging place")
         lines.append(f"note      {number} of killed processes; the next command that writes sweeps them")
     return lines
-
-
-def _count(number: int, word: str, plural: str | None = None) -> str:
-    return f"{number} {word if number == 1 else plural or word + 's'}"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from micropod_img.render.text import age, one_line, part_of, printable, seconds, short_digest, size, timestamp
+from micropod_img.render.text import age, counted, one_line, part_of, printable, seconds, short_digest, size, timestamp
 
 NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
 
@@ -72,6 +72,11 @@ def test_a_size_is_in_binary_units(count: int, shown: str) -> None:
 )
 def test_a_part_is_in_the_unit_of_the_whole(count: int, whole: int, shown: str) -> None:
     assert part_of(count, whole) == shown
+
+
+def test_what_is_counted_is_one_or_several() -> None:
+    assert [counted(number, "blob") for number in range(3)] == ["0 blobs", "1 blob", "2 blobs"]
+    assert counted(2, "entry", "entries") == "2 entries"
 
 
 def test_a_short_digest_is_its_first_digits() -> None:
