@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 from typing import TYPE_CHECKING
 
@@ -210,6 +211,13 @@ def test_a_plan_counts_what_is_here(micropod: CommandLine, registry: Registry, r
     assert stores.problems(micropod.root) == []
     assert micropod("pull", name).status == 0
     assert "nothing: it is here" in micropod("pull", "--plan", name).out
+
+
+def test_a_plan_shows_progress_as_it_was_asked_to(micropod: CommandLine, registry: Registry, repository: str) -> None:
+    said = micropod("pull", "--plan", "--progress=json", registry.reference(repository, "none"))
+    (line,) = map(json.loads, said.err.splitlines())
+    assert (said.status, line["event"], line["error"]["exit_status"]) == (3, "error", 3)
+    assert micropod("pull", "--plan", "--progress=loud", "alpine").status == 2
 
 
 def test_an_image_is_pushed_and_its_tags_are_listed(micropod: CommandLine, registry: Registry, repository: str) -> None:

@@ -77,11 +77,14 @@ def pull(
         registries_conf=existing_file(registries_conf, "--registries-conf"),
     )
     number = count(jobs, "--jobs")
+    mode = choice(progress, "--progress", MODES)
     if plan:
-        with progress_to_stderr("plain" if settings.verbose else "none", settings) as told:
+        if mode == "auto":
+            mode = "plain" if settings.verbose else "none"
+        with progress_to_stderr(mode, settings) as told:
             return _plans(refs, options, settings, told)
     ends: dict[str, Finished] = {}
-    with progress_to_stderr(choice(progress, "--progress", MODES), settings) as told:
+    with progress_to_stderr(mode, settings) as told:
 
         def sink(event: Event) -> None:
             if isinstance(event, Finished):
