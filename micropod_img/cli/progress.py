@@ -21,6 +21,7 @@ Mode: TypeAlias = Literal["auto", "plain", "json", "none"]
 MODES: Final[tuple[Mode, ...]] = ("auto", "plain", "json", "none")
 
 _WIPE_LINE: Final = "\r\x1b[K"
+_USUAL_WIDTH: Final = 80  # of a terminal that does not say
 
 
 @contextlib.contextmanager
@@ -99,7 +100,7 @@ class _Terminal:
         from micropod_img.render.progress_lines import familiar, passing_line  # noqa: PLC0415 - found images show none
 
         if isinstance(event, Resolving) and self._bars is None:
-            sys.stderr.write(f"{_WIPE_LINE}{familiar(event.ref)}: asking {event.endpoint} …")
+            sys.stderr.write(f"{_WIPE_LINE}{_in_one_line(f'{familiar(event.ref)}: asking {event.endpoint} …')}")
             sys.stderr.flush()
             self._has_status = True
         elif isinstance(event, FetchStarted | VerifyStarted | PushStarted) and self._bars is None:
@@ -124,6 +125,12 @@ class _Terminal:
             sys.stderr.write(_WIPE_LINE)
             sys.stderr.flush()
             self._has_status = False
+
+
+def _in_one_line(text: str) -> str:
+    """Cut text that would take a second line of the terminal, where it could not be wiped away."""
+    width = (os.get_terminal_size(sys.stderr.fileno()).columns or _USUAL_WIDTH) - 1
+    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def _can_draw() -> bool:

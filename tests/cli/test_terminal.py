@@ -49,6 +49,16 @@ def test_a_terminal_shows_a_bar_for_the_whole_and_one_for_each_layer(store_root:
     assert "━" not in last
 
 
+def test_nothing_of_who_is_asked_stays_on_a_narrow_terminal(store_root: Path, scripted: ScriptedRegistry) -> None:
+    one = image([LAYERS[0]], platform="linux/amd64")
+    scripted.serve("some/app", "1", one)
+    with on_terminal(*pull(store_root, f"{scripted.host}/some/app@{one.digest}"), width=40) as terminal:
+        assert terminal.end() == 0
+    asked, *_ = terminal.text.removeprefix(f"\r{ESCAPE}K").partition("\r")
+    assert asked.endswith("…")
+    assert len(asked) == 39
+
+
 def test_bars_hide_the_cursor_only_while_they_move(store_root: Path, slow: str) -> None:
     with on_terminal(*pull(store_root, slow)) as terminal:
         assert terminal.end() == 0
