@@ -88,7 +88,8 @@ def image_details(image: Image, now: datetime, style: Style) -> str:
     """Return all about one image."""
 
     def moment(when: datetime | None) -> str:
-        return "-" if when is None else f"{timestamp(when)} ({age(when, now)} ago)"
+        passed = age(when, now)
+        return "-" if passed == "-" else f"{timestamp(when)} ({passed} ago)"
 
     rows = [
         ("Reference", image.ref or UNNAMED),

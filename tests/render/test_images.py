@@ -98,6 +98,11 @@ def test_an_image_that_does_not_say_when_it_was_made_has_no_age() -> None:
     assert row.split()[4] == "-"
 
 
+def test_how_go_writes_a_time_that_was_not_set_is_no_time() -> None:
+    details = image_details(replace(ALPINE, created=datetime(1, 1, 1, tzinfo=UTC)), NOW, Style())
+    assert "Created     -" in details.splitlines()
+
+
 def test_a_platform_from_a_registry_is_made_harmless() -> None:
     odd = replace(ALPINE, platform=Platform("linux\x1b[31m", "amd64"))
     assert "\x1b" not in image_table([odd], NOW, Style())
