@@ -11,7 +11,7 @@ from micropod_img.pull.credential_helpers import CredentialHelper
 from micropod_img.pull.credentials import find_credential
 from micropod_img.pull.secret import Credential
 from tests.support.auth_files import HUB_KEY, auth, user_of, write
-from tests.support.credential_helper import make_broken_helper, make_helper
+from tests.support.credential_helper import make_broken_helper, make_helper, seconds_without_answer
 from tests.support.secrecy import SECRET, assert_not_shown
 
 if TYPE_CHECKING:
@@ -138,8 +138,9 @@ class TestHelpers:
         write(tmp_path / "docker/config.json", {"credsStore": "broken"})
         monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
         monkeypatch.setenv("PATH", made.in_path()["PATH"])
-        with pytest.raises(AuthError, match=r"did not answer within 0\.\d+ s"):
+        with pytest.raises(AuthError) as caught:
             service.pull_image("registry.invalid/app", timeout=0.5)
+        assert seconds_without_answer(caught.value.message) <= 0.5
 
     @pytest.mark.parametrize("name", ["../evil", "/bin/sh", "a/b", "a b", "-x", "", "x\0y", "é"])
     def test_a_name_that_is_none_is_never_run(self, tmp_path: Path, name: str) -> None:

@@ -170,9 +170,9 @@ def test_the_time_for_all_of_it_ends_a_pull_that_gets_on(
     ref = scripted.serve("some/image", "v1", IMAGE)
     scripted.faults = (on(OF_BIG, dripping(40 * KIB)),)
     started = time.monotonic()
-    with pytest.raises(MicropodError, match="did not answer within 1 s") as caught:
-        service.pull_image(ref, timeout=1, stall_timeout=100)
-    assert time.monotonic() - started < 2.5
+    with pytest.raises(MicropodError, match="did not answer within 3 s") as caught:
+        service.pull_image(ref, timeout=3, stall_timeout=100)
+    assert time.monotonic() - started < 3 + 1.5
     assert (caught.value.code, caught.value.exit_status) == ("timeout", 5)
     assert "--timeout" in (caught.value.hint or "")
     assert SMALL.digest in stores.blobs(store_root)

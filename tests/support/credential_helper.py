@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -97,6 +98,13 @@ def make_broken_helper(directory: Path, script: str, name: str = "broken") -> He
     """Write a credential helper that is this shell script."""
     directory.mkdir(exist_ok=True)
     return _write(directory, name, f"#!/bin/sh\n{script}\n")
+
+
+def seconds_without_answer(message: str) -> float:
+    """Return for how long a helper was waited for, as an error says that it did not answer."""
+    found = re.search(r"did not answer within (\S+) s", message)
+    assert found, message
+    return float(found[1])
 
 
 def _write(directory: Path, name: str, program: str) -> HelperProgram:
