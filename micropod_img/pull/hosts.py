@@ -124,8 +124,12 @@ class Hosts:
 
         Raises:
             InvalidReference: The text is no reference.
-            UsageError: It has a tag or a digest; or registries.conf does not say what it means, or says too much.
+            UsageError: It has a tag or a digest, or is a registry; or registries.conf does not say what it means, or
+                says too much.
         """
+        first = text.partition(":")[0]
+        if "/" not in text and ("." in first or first == "localhost"):
+            raise UsageError(f"{text} is a registry, not a repository", hint=f"micropod-img tags {text}/NAME")
         if set(text.rpartition("/")[2]) & {":", "@"}:
             name = Reference.parse(text).name
             raise UsageError(f"{text} is an image, not a repository", hint=f"micropod-img tags {name}")

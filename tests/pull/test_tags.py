@@ -59,6 +59,13 @@ def test_an_image_is_no_repository(suffix: str, service: ImageService) -> None:
         service.registries.tags(f"registry.example.com/some/image{suffix}")
 
 
+@pytest.mark.parametrize("name", ["registry.example.com", "127.0.0.1:5000", "localhost:5000"])
+def test_a_registry_is_no_repository_of_docker_hub(name: str, service: ImageService) -> None:
+    with pytest.raises(UsageError, match="is a registry, not a repository") as caught:
+        service.registries.tags(name)
+    assert caught.value.hint == f"micropod-img tags {name}/NAME"
+
+
 def test_tags_need_credentials_where_images_do(service: ImageService, scripted: ScriptedRegistry) -> None:
     scripted.faults = (basic_auth("user", "password"),)
     with pytest.raises(MicropodError) as caught:
