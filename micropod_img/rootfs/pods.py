@@ -104,7 +104,7 @@ class Pods:
                 )
                 fsutil.write_durably(staged.draft, record.serialize())
                 fsutil.fsync_directory(staged.directory)
-                fsutil.make_directory(self._store.layout.pods)
+                self._store.layout.make_pods()
                 with locked_directory(staged.directory, Patience(f"pod {pod_id}")) as descriptor:
                     try:
                         self._give_name(staged, record)

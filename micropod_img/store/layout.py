@@ -111,6 +111,12 @@ class StoreLayout:
             fsutil.make_directory(path, mode=0o755)
         return path
 
+    def make_pods(self) -> None:
+        """Make the directory of pods if it is missing; its name is durable then."""
+        if not self.pods.is_dir():
+            fsutil.make_directory(self.pods)
+            fsutil.fsync_directory(self.root)
+
     def snapshot(self, chain: Digest) -> Path:
         """The snapshot of a chain ID; its files are in ``fs``."""
         return self.snapshots / hex_of(chain)

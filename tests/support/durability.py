@@ -252,7 +252,7 @@ class _Rules:
         self._places = (root, self._index.parent, self._blobs, self._snapshots, self._pods)
         self._others = others
         self._visible = (
-            (root, re.compile("version")),
+            (root, re.compile("version|pods|snapshots|images")),
             (self._index.parent, re.compile("oci-layout|index.json")),
             (self._blobs, re.compile("[0-9a-f]{64}")),
             (self._snapshots, re.compile("[0-9a-f]{64}|driver.json")),
