@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import TYPE_CHECKING
 
 from micropod_img import fsutil
@@ -170,7 +171,8 @@ def _discard(store: Store, blobs: Iterable[Digest], trash: Path) -> dict[Digest,
                 continue
             status = moved.lstat()
             if status.st_nlink > 1:  # somebody linked it between the look and the rename, and counts on it
-                moved.rename(path)
+                with contextlib.suppress(FileExistsError):  # published anew meanwhile: that one is held by who did it
+                    os.link(moved, path)
                 store.blobs.sync()
             else:
                 discarded[digest] = status.st_size

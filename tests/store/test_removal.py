@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micropod_img import fsutil
+from micropod_img.digest import hex_of
 from micropod_img.errors import ConflictError, IntegrityError, MicropodError, NotFoundError, UsageError
 from micropod_img.store import removal
 from micropod_img.store.images import ImageStore
@@ -261,6 +262,37 @@ def test_a_blob_that_is_linked_as_it_is_taken_comes_back(
         assert stores.blobs(store.layout.root) == {BASE.digest}
         assert BASE.digest not in result.removed
         assert result.freed_bytes == size_of(APP, everything(APP) - {BASE.digest})
+
+
+def test_a_blob_that_is_published_as_it_comes_back_stays_its_publishers(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two pulls that use a blob which gc takes away for a moment, one has linked it, and one brings it anew."""
+    pulled(store, "app:1", APP)
+    store.layout.index.write_text('{"schemaVersion": 2, "manifests": []}')
+    with store.stage("pull") as one, store.stage("pull") as other:
+        for staging in (one, other):
+            fsutil.make_directory(staging.blobs)
+        brought = other.blobs / hex_of(BASE.digest)
+        brought.write_bytes(BASE.content)
+        look, rename = store.blobs.held_elsewhere, Path.rename
+
+        def linked_after_the_look(digest: Digest) -> bool:
+            held = look(digest)
+            if digest == BASE.digest:
+                store.blobs.link_into(one.blobs, [digest])
+            return held
+
+        def published_after_the_rename(self: Path, target: Path) -> Path:
+            moved = rename(self, target)
+            if self == store.layout.blob(BASE.digest):
+                store.blobs.publish(brought, BASE.digest)
+            return moved
+
+        monkeypatch.setattr(store.blobs, "held_elsewhere", linked_after_the_look)
+        monkeypatch.setattr(Path, "rename", published_after_the_rename)
+        collect_garbage(store)
+        assert store.layout.blob(BASE.digest).samefile(brought)
 
 
 def test_the_index_is_written_before_anything_is_taken_away(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
