@@ -48,6 +48,7 @@ class UnpackingAhead:
         self._call = call
         self._pull = pull
         self._work: _Work | None = None
+        self._error: BaseException | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -79,9 +80,10 @@ class UnpackingAhead:
             self._work.layers.arrived(digest)
 
     def raise_error(self) -> None:
-        """Raise what kept a layer from being unpacked, if anything did."""
-        if self._work is not None and self._work.error is not None:
-            raise self._work.error
+        """Raise what kept a layer from being unpacked, if anything did: also one of an image that was given up."""
+        self._give_up()
+        if self._error is not None:
+            raise self._error
 
     def finish(self) -> None:
         """Wait until all that was pulled is unpacked.
@@ -91,12 +93,14 @@ class UnpackingAhead:
         """
         if self._work is not None:
             self._work.join()
-            self.raise_error()
+            if self._work.error is not None:
+                raise self._work.error
 
     def _give_up(self) -> None:
         if self._work is not None:
             work, self._work = self._work, None
             work.close()
+            self._error = self._error or work.error
 
 
 class _Work:

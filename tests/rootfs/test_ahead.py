@@ -12,10 +12,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from micropod_img.cancellation import Cancellation, CancelledError
 from micropod_img.digest import hex_of
 from micropod_img.errors import MicropodError, UnsafeError
+from micropod_img.progress import silent as silent_sink
 from micropod_img.pull import retry
+from micropod_img.rootfs.ahead import UnpackingAhead
 from micropod_img.rootfs.chain import chain_ids
+from micropod_img.rootfs.snapshots import Call
+from micropod_img.store.store import Store
 from tests.rootfs.local_images import LocalService, gzip_layer
 from tests.rootfs.tar_layers import header, tree
 from tests.rootfs.unpacking import as_root
@@ -212,3 +217,24 @@ def test_an_answer_without_an_image_begins_nothing(scripted: ScriptedRegistry, s
     with pytest.raises(MicropodError) as caught:
         service.create_pod(name)
     assert caught.value.exit_status == 3
+
+
+def test_a_refusal_of_an_image_that_was_given_up_is_not_forgotten(store_root: Path) -> None:
+    """It has called off the pull, which can say no more than that."""
+
+    refusals = iter([UnsafeError("refused")])
+
+    def refusing_once(*_: object) -> None:
+        for refusal in refusals:
+            raise refusal
+
+    store, pull = Store(store_root), Cancellation()
+    store.prepare()
+    with UnpackingAhead(store, refusing_once, Call("local/app:1", silent_sink, Cancellation()), pull) as ahead:
+        ahead.expect([])
+        with pytest.raises(CancelledError):
+            pull.sleep(SECONDS)
+        ahead.expect([])
+        ahead.finish()
+        with pytest.raises(UnsafeError):
+            ahead.raise_error()
