@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from micropod_img import fsutil, progress
-from micropod_img.errors import ConflictError, IntegrityError, NotFoundError, UsageError
+from micropod_img.errors import ConflictError, IntegrityError, NotFoundError, UnsupportedError, UsageError
 from micropod_img.models import DeleteResult
 from micropod_img.rootfs.ahead import UnpackingAhead
 from micropod_img.rootfs.drivers.choice import DriverSelection
@@ -249,7 +249,7 @@ class RootFilesystems:
                 self.enter_user_namespace()
             self.pods.sweep()
             return collect_snapshots(self._store)
-        except (IntegrityError, ConflictError):
+        except (IntegrityError, ConflictError, UnsupportedError):
             if tolerant:
                 return DeleteResult((), 0)
             raise

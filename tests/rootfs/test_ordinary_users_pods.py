@@ -43,6 +43,23 @@ try:
 except MicropodError as error:
     print(error.exit_status, error.code)
 """
+WITHOUT_NAMESPACES = """
+import sys
+from micropod_img import ImageService
+from micropod_img.errors import UnsupportedError
+from micropod_img.rootfs import userns
+from micropod_img.store.layout import StoreLayout
+
+def refused(*_):
+    raise UnsupportedError("user namespaces are not allowed here any more")
+
+service = ImageService(sys.argv[1])
+userns.stop(StoreLayout(service.root))
+userns._start = refused
+for ref in sys.argv[2:]:
+    service.delete_image(ref)
+print(len(service.list_images()))
+"""
 MICROPOD = (sys.executable, "-m", "micropod_img")
 
 
@@ -278,6 +295,12 @@ def test_a_process_with_threads_removes_images_and_leaves_their_snapshots_to_gc(
     assert done.stdout == "done\n", done.stderr
     removed = json.loads(store.succeed("--json", "gc"))["data"]["removed"]
     assert len(removed) == 3
+
+
+def test_a_user_who_may_have_no_namespace_any_more_removes_images_all_the_same(store: UsersStore) -> None:
+    store.succeed("pod", "rm", store.create(ref=BY_NAME).parent.name)
+    done = store.user.python(WITHOUT_NAMESPACES, store.root, REF, BY_NAME)
+    assert done.stdout == "0\n", done.stderr
 
 
 def test_what_a_killed_command_left_of_other_ids_is_swept_by_the_next_one_inside(store: UsersStore) -> None:
