@@ -84,8 +84,8 @@ class RootfsRepair:
     def _chains(self, bad: Collection[ChainId], lacking: Collection[ChainId]) -> None:
         images = images_of_chains(self._store)
         used = {chain: record.id for record in readable_pods(self._store) for chain in record.chain_ids}
-        mounted = self._mounted()
         for chain in bad:
+            mounted = self._mounted()  # each time: to make a snapshot again takes long
             if chain in mounted:
                 self._tell(f"snapshot {chain} is in use by {mounted[chain]}: unmount that, and repair again")
             elif chain in images:
@@ -120,16 +120,17 @@ class RootfsRepair:
         place = self._layout.snapshot(chain)
         with self._store.stage("repair") as staging:
             aside = staging.path / "bad"
-            if not self._move(chain, aside):
-                self._tell(f"snapshot {chain} is about to be used: repair again")
-                return
             try:
+                if not self._move(chain, aside):
+                    self._tell(f"snapshot {chain} is about to be used: repair again")
+                    return
                 self._ensure(image)
             except MicropodError as error:
-                if not place.exists():
-                    aside.rename(place)
                 self._tell(f"snapshot {chain} could not be made again: {error.message}")
                 return
+            finally:
+                if aside.exists() and not place.exists():  # it failed, or was interrupted
+                    aside.rename(place)
             remove_tree(aside)
         self._note("remade-snapshot", f"made snapshot {chain} of {image.ref or image.digest} again", place, image)
 

@@ -146,15 +146,30 @@ def test_a_bad_snapshot_that_nothing_needs_is_removed(service: LocalService, pod
     assert not snapshot(service, pod, 1).exists()
 
 
+def failing_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no layer be unpacked any more."""
+
+    def failing(_self: UnpackRoot, _blob: LayerBlob, **_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(UnpackRoot, "unpack_layer", failing)
+
+
+def test_an_interrupt_leaves_the_snapshot_that_was_there(
+    service: LocalService, pod: Pod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (snapshot(service, pod, 0) / "fs/app").write_bytes(b"ppa")
+    failing_with(KeyboardInterrupt(), monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        service.repair()
+    assert (snapshot(service, pod, 0) / "fs/app").read_bytes() == b"ppa"
+
+
 def test_a_snapshot_that_cannot_be_made_again_stays(
     service: LocalService, pod: Pod, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (snapshot(service, pod, 0) / "fs/app").write_bytes(b"ppa")
-
-    def refusing(_self: UnpackRoot, _blob: LayerBlob, **_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(UnpackRoot, "unpack_layer", refusing)
+    failing_with(OSError(28, "No space left on device"), monkeypatch)
     found = service.repair()
     assert ([one.code for one in found.problems], done(found)) == (["changed-snapshot"], [])
     assert (snapshot(service, pod, 0) / "fs/app").read_bytes() == b"ppa"
