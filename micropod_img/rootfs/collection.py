@@ -64,6 +64,18 @@ def _collect_snapshots(store: Store) -> DeleteResult:
         return DeleteResult(tuple(doomed), freed)
 
 
+def snapshots_in_use(store: Store) -> bool:
+    """Whether anybody who lives needs any snapshot: a pod, a mount that this process sees, work in progress.
+
+    Raises:
+        IntegrityError: The record of a pod is corrupt.
+    """
+    layout = store.layout
+    with no_new_leases(layout, store.on_wait) as leased:
+        has_pods = any(True for _ in Pods(store).records())
+        return has_pods or bool(leased) or any(layout.snapshot(one).exists() for one in mounted_snapshots(layout))
+
+
 def _present(layout: StoreLayout) -> list[ChainId]:
     return [ChainId(Digest(f"sha256:{path.name}")) for path in layout.snapshots.iterdir() if is_hex(path.name)]
 

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from micropod_img import fsutil, progress
+from micropod_img import fsutil
 from micropod_img.errors import ConflictError, IntegrityError, NotFoundError, UnsupportedError, UsageError
 from micropod_img.models import DeleteResult
 from micropod_img.rootfs.ahead import UnpackingAhead
@@ -266,19 +266,24 @@ class RootFilesystems:
         """Do as `enter_user_namespace`; what the user should know, their progress tells."""
         notice = self.enter_user_namespace()
         if notice is not None:
-            call.sink(progress.Notice(call.ref, notice))
+            call.tell(notice)
 
     def _driver(self, call: Call | None) -> tuple[Driver, DriverChoice]:
         known = self._selection.recorded()
         is_new = known is None
         if known is None:
             self._store.prepare()
-            known = self._selection.choose(in_use=any(True for _ in self.pods.records()))
+            known = self._selection.choose(in_use=self._snapshots_are_in_use())
         # What a copy costs, it costs each time; that the driver is another one than usual, is said once.
         if known[1].rejected and call is not None and (is_new or not known[0].mounts):
             reasons = "; ".join(f"{name}: {reason}" for name, reason in known[1].rejected)
-            call.sink(progress.Notice(call.ref, f"{known[1].reason} ({reasons})"))
+            call.tell(f"{known[1].reason} ({reasons})")
         return known
+
+    def _snapshots_are_in_use(self) -> bool:
+        from micropod_img.rootfs.collection import snapshots_in_use  # noqa: PLC0415 - a choice is made once
+
+        return snapshots_in_use(self._store)
 
     def _make_arriving(self, layers: Sequence[Layer], source: LayerSource, staging: Staging, call: Call) -> None:
         driver, _ = self._driver(call)

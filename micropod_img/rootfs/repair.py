@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from micropod_img import fsutil, progress
+from micropod_img import fsutil
 from micropod_img.errors import MicropodError
 from micropod_img.problems import Repair
 from micropod_img.rootfs.chain import ChainId
@@ -181,4 +181,4 @@ class RootfsRepair:
         self.repaired.append(Repair(code, message, str(path), images))
 
     def _tell(self, message: str) -> None:
-        self._call.sink(progress.Notice(self._call.ref, message))
+        self._call.tell(message)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from micropod_img import fsutil
 from micropod_img.limits import Limits
 from micropod_img.locks import Patience, locked, signed
+from micropod_img.progress import Notice
 from micropod_img.rootfs.chain import chain_ids
 from micropod_img.rootfs.drivers.metadata import copy_metadata
 from micropod_img.rootfs.leases import lease
@@ -45,6 +46,13 @@ class Call:
     sink: ProgressSink
     cancellation: Cancellation
     limits: Limits = field(default_factory=Limits)
+    _told: set[str] = field(default_factory=set, repr=False, compare=False)
+
+    def tell(self, message: str) -> None:
+        """Tell the user of something, once in a call: a layer that arrives and the pod may both come across it."""
+        if message not in self._told:
+            self._told.add(message)
+            self.sink(Notice(self.ref, message))
 
 
 class Snapshots:
@@ -109,7 +117,7 @@ class Snapshots:
             call: For whom.
         """
         chain = chain_ids(layer.diff_id for layer in layers)
-        lease(self._store.layout, staging, chain)
+        lease(self._store.layout, staging, chain, observer(call.sink, call.ref))
         if not all(map(self.has, chain)):
             self._make(layers, chain, source, staging, call)
 

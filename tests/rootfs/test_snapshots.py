@@ -12,8 +12,14 @@ from micropod_img import progress
 from micropod_img.digest import sha256_of
 from micropod_img.errors import IntegrityError, MicropodError, UnsafeError
 from micropod_img.rootfs import syscalls
+from micropod_img.rootfs.chain import ChainId
+from micropod_img.rootfs.drivers import choice
+from micropod_img.rootfs.drivers.choice import DriverSelection
+from micropod_img.rootfs.drivers.copies import CopyDriver
+from micropod_img.rootfs.leases import lease
 from micropod_img.rootfs.mountinfo import mount_points
-from tests.rootfs.local_images import LocalService
+from micropod_img.store.store import Store
+from tests.rootfs.local_images import LocalService, gzip_layer
 from tests.rootfs.tar_layers import header, tree
 from tests.rootfs.unpacking import as_root
 from tests.support.images import image
@@ -24,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.layers import Compression
+    from tests.support.scripted import ScriptedRegistry
 
 pytestmark = as_root
 
@@ -158,15 +165,27 @@ def test_a_process_killed_in_the_middle_leaves_nothing_that_is_used(
     assert all("/pods/" in path for path in mounted)
 
 
-def test_notices_say_why_a_lesser_driver_is_used(store_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def no_mounts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be mounted."""
+
     def refuse(*_: object, **__: object) -> None:
         raise OSError(1, "Operation not permitted")
 
     monkeypatch.setattr(syscalls, "FilesystemContext", refuse)
     monkeypatch.setattr(syscalls, "mount", refuse)
+
+
+@pytest.mark.usefixtures("no_mounts")
+@pytest.mark.parametrize("is_here", [True, False], ids=["an image that is here", "an image that is pulled"])
+def test_notices_say_why_a_lesser_driver_is_used(
+    *, is_here: bool, store_root: Path, scripted: ScriptedRegistry
+) -> None:
     service = LocalService(store_root)
     told: list[progress.Event] = []
-    pod = service.create_pod(service.put_layers([Entry("a")]), policy="never", progress=told.append)
+    made = image([gzip_layer([Entry("a")])])
+    ref = service.put(made) if is_here else scripted.serve("some/image", "v1", made)
+    pod = service.create_pod(ref, progress=told.append)
     assert pod.driver == "copy"
     choice = service.driver_choice()
     assert [name for name, _ in choice.rejected] == ["overlay", "fuse-overlayfs"]
@@ -175,3 +194,20 @@ def test_notices_say_why_a_lesser_driver_is_used(store_root: Path, monkeypatch: 
     assert "Operation not permitted" in notices[0]
     assert "copy" in notices[0]
     service.end()
+
+
+def test_no_better_driver_is_taken_while_somebody_works_with_the_snapshots(
+    store_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, service = Store(store_root), LocalService(store_root)
+    with monkeypatch.context() as lesser:
+        lesser.setattr(choice, "drivers", lambda _: (CopyDriver(),))
+        chain = service.create_pod(service.put_layers([Entry("a")]), policy="never").chain_ids
+        service.end()
+    DriverSelection(store).rewrite("copy")  # as if it had been chosen on another kernel
+    with store.stage("pod") as staging:
+        lease(store.layout, staging, map(ChainId, chain))
+        assert service.driver_choice().driver == "copy"
+        assert store.layout.snapshot(chain[0]).exists()
+    assert service.driver_choice().driver == "overlay"
+    assert not store.layout.snapshot(chain[0]).exists()

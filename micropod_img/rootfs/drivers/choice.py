@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 _TRIAL_BYTES = 1 << 20
 _TRIAL_FILES = 64
-_OF_A_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 _CAP_SYS_ADMIN = 1 << 21
 _FUSE_DEVICE = Path("/dev/fuse")
 _WHOLE_ID_MAP = (0, 0, (1 << 32) - 1)
@@ -83,7 +82,7 @@ def refusal(driver: Driver, scratch: Path) -> str | None:
         return "; ".join(filter(None, said)).replace(f"{scratch}/", "")
     except OSError as error:
         # EIO is also what an overlay says where the filesystem has no extended attributes.
-        if error.errno in _OF_A_FULL_DISK or (error.errno == errno.EIO and not _disk_works(scratch)):
+        if error.errno in fsutil.NO_SPACE or (error.errno == errno.EIO and not _disk_works(scratch)):
             raise fsutil.disk_error(error, scratch) from error
         return error.strerror or str(error)
     return None
@@ -147,13 +146,13 @@ class DriverSelection:
     def choose(self, *, in_use: bool) -> tuple[Driver, DriverChoice]:
         """Try the drivers and record the first that works.
 
-        Snapshots of one driver are of no use to another: where pods need them, only the driver that made them will do.
+        Snapshots of one driver are of no use to another: where they are needed, only the driver that made them will do.
 
         Args:
-            in_use: Whether there are pods.
+            in_use: Whether pods, mounts or work in progress need snapshots.
 
         Raises:
-            UnsupportedError: The driver that made the snapshots of these pods does not work any more.
+            UnsupportedError: The driver that made these snapshots does not work any more.
             DiskError: The disk is full.
         """
         layout = self._store.layout
@@ -178,12 +177,13 @@ class DriverSelection:
                     self._record(choice, made_on=_circumstances(layout), kept_for_pods=kept_for_pods)
                     return driver, choice
                 kept_for_pods |= refusal is None
-                rejected.append((driver.name, refusal or f"the pods here were made with {before}"))
+                rejected.append((driver.name, refusal or f"what is in use here was made with {before}"))
         if in_use and before is not None:
             raise UnsupportedError(
-                f"the pods here were made with {before}, which does not work any more: {dict(rejected).get(before)}",
+                f"what is in use here was made with {before}, which does not work any more: "
+                f"{dict(rejected).get(before)}",
                 code="driver-gone",
-                hint="make it work again, or remove all pods; micropod-img doctor says what works here",
+                hint="make it work again, or remove all pods and mounts of images; micropod-img doctor says what works",
             )
         raise UnsupportedError(
             f"no root filesystem can be made in {layout.root}",
