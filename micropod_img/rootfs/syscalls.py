@@ -1,4 +1,4 @@
-"""System calls about mounts that Python's os module does not have (mount(2), fsopen(2), fsconfig(2), unshare(2), …).
+"""System calls about mounts and namespaces that Python's os module does not have (mount(2), fsopen(2), setns(2), …).
 
 The numbers of the new mount calls are the same on every architecture that Linux gained them on.
 """
@@ -22,6 +22,7 @@ MS_SLAVE: Final = 0x80000
 MNT_DETACH: Final = 0x2
 UMOUNT_NOFOLLOW: Final = 0x8
 CLONE_NEWNS: Final = 0x00020000
+CLONE_NEWUSER: Final = 0x10000000
 MOUNT_ATTR_RDONLY: Final = 0x1
 MOUNT_ATTR_NOSUID: Final = 0x2
 MOUNT_ATTR_NODEV: Final = 0x4
@@ -73,6 +74,15 @@ def unshare(flags: int) -> None:
         OSError: The kernel refused.
     """
     _checked(_libc.unshare(flags))
+
+
+def setns(descriptor: int, kind: int) -> None:
+    """Join the namespace that a file of ``/proc/PID/ns`` is (setns(2)); os.setns came with Python 3.12.
+
+    Raises:
+        OSError: The kernel refused.
+    """
+    _checked(_libc.setns(descriptor, kind))
 
 
 def sync_filesystem(path: Path) -> None:

@@ -8,7 +8,6 @@ needed, and joined by every command that mounts (docs/adr, "What holds an ordina
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import threading
@@ -21,6 +20,7 @@ from micropod_img import fsutil, run
 from micropod_img.errors import ConflictError, MicropodError, UnsupportedError
 from micropod_img.invoker import INVOKING_UID
 from micropod_img.locks import Patience, locked, signed
+from micropod_img.rootfs import syscalls
 from micropod_img.rootfs.programs import find_program
 from micropod_img.rootfs.subordinate_ids import IdRange, subordinate_ids
 
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from micropod_img.locks import WaitObserver
     from micropod_img.store.layout import StoreLayout
 
-_CLONE_NEWNS: Final = 0x00020000
-_CLONE_NEWUSER: Final = 0x10000000
 _PROC: Final = Path("/proc")
 _BOOT_ID: Final = _PROC / "sys/kernel/random/boot_id"
 _START_TIME: Final = 19  # proc_pid_stat(5), field 22, counted from behind the name
@@ -172,8 +170,8 @@ def _join(holder: NamespaceHolder) -> None:
         try:
             user, mounts = (stack.enter_context(_opened(namespaces / name)) for name in ("user", "mnt"))
             _check(mounts, holder)
-            _setns(user, _CLONE_NEWUSER)
-            _setns(mounts, _CLONE_NEWNS)
+            syscalls.setns(user, syscalls.CLONE_NEWUSER)
+            syscalls.setns(mounts, syscalls.CLONE_NEWNS)
         except (ProcessLookupError, FileNotFoundError) as error:
             raise ConflictError(
                 "the process that holds the user namespace has just ended",
@@ -200,13 +198,6 @@ def _opened(path: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _setns(descriptor: int, kind: int) -> None:
-    """Join a namespace (setns(2)); os.setns came with Python 3.12."""
-    if ctypes.CDLL(None, use_errno=True).setns(descriptor, kind) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
 
 
 def _start(layout: StoreLayout) -> tuple[NamespaceHolder, str | None]:

@@ -12,8 +12,6 @@ from micropod_img.rootfs import syscalls
 OWNER = 0
 """Who root in there is outside; another one could not read a Python that is in root's home."""
 
-_CLONE_NEWUSER = 0x10000000
-
 
 def run_python(code: str, *arguments: str | Path) -> int:
     """Run a Python program in there; return its status."""
@@ -26,7 +24,7 @@ def _run(argv: list[str]) -> int:
     child = os.fork()
     if child == 0:
         try:
-            syscalls.unshare(_CLONE_NEWUSER | syscalls.CLONE_NEWNS)
+            syscalls.unshare(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS)
             os.write(is_ready, b".")
             os.read(mapped, 1)
             os.setgroups([])
