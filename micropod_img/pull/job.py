@@ -26,6 +26,7 @@ from micropod_img.models import Image, PullFailure
 from micropod_img.pull.options import POLICIES, PullOptions
 from micropod_img.reference import Reference
 from micropod_img.store.blobs import missing_blob
+from micropod_img.store.closure import closure
 from micropod_img.store.images import ImageStore, Record, not_here
 from micropod_img.store.index import renamed, with_entries
 from micropod_img.store.waits import observer
@@ -248,7 +249,7 @@ class PullJob:
         )
 
     def _require_whole(self, record: Record) -> None:
-        for digest, size in self._images.closure(record.entry).items():
+        for digest, size in closure(self._store.blobs, record.entry).items():
             if not self._store.blobs.has(digest, size):
                 raise missing_blob(digest)
 

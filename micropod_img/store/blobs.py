@@ -46,6 +46,10 @@ class BlobStore:
         self._layout = layout
         self._bad = bad or {}
 
+    def exists(self, digest: Digest) -> bool:
+        """Whether anything stands in the place of a blob."""
+        return self._layout.blob(digest).exists()
+
     def has(self, digest: Digest, size: int) -> bool:
         """Whether the blob is here with this size; its bytes were checked when it was published."""
         path = self._layout.blob(digest)

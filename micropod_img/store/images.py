@@ -15,6 +15,7 @@ from micropod_img.models import Image, Layer
 from micropod_img.platforms import Platform, is_unknown, normalize, select
 from micropod_img.reference import Reference
 from micropod_img.store.blobs import REPAIR_HINT, missing_blob
+from micropod_img.store.closure import is_of_others
 from micropod_img.store.documents import (
     StoredConfig,
     StoredDescriptor,
@@ -92,20 +93,10 @@ class ImageStore:
         that image is told why.
         """
         for entry in entries:
-            if self._is_others(entry):
+            if is_of_others(self._blobs, entry):
                 continue
             listed = list(self._records_of_index(entry, entry.digest, entry.size)) if entry.is_index else ()
             yield from listed or [Record(entry, entry.digest, entry.size, entry.media_type, entry.platform)]
-
-    def _is_others(self, entry: Entry) -> bool:
-        """Whether an entry is to be passed over (image-index.md, ``mediaType``): of another type, and no manifest."""
-        if entry.media_type in media_types.INDEXES | media_types.MANIFESTS | {""}:
-            return False
-        try:
-            read_document(self._blobs.read(entry.digest), f"blob {entry.digest}")
-        except IntegrityError:
-            return True
-        return False
 
     def _records_of_index(self, entry: Entry, digest: Digest, size: int) -> Iterator[Record]:
         try:
@@ -120,7 +111,7 @@ class ImageStore:
 
     def _is_image_here(self, child: StoredDescriptor) -> bool:
         # Another tool may have copied an index with some of its images only; attestations are for no platform.
-        if not self._store.layout.blob(child.digest).exists():
+        if not self._blobs.exists(child.digest):
             return False
         if child.platform is not None:
             return not is_unknown(child.platform)
@@ -303,51 +294,6 @@ class ImageStore:
                 yield from self._listed(child.digest)
             else:
                 yield child
-
-    def closure(self, entry: Entry) -> dict[Digest, int]:
-        """Return every blob that an entry needs, with its size in bytes.
-
-        Of an index that another tool put here, with some of its images only, those are left out that are not here: what
-        ``docker save`` writes is like that.
-
-        Raises:
-            IntegrityError: A document on the way is missing or corrupt, so that nobody can know.
-        """
-        if self._is_others(entry):
-            return {entry.digest: entry.size}
-        needed: dict[Digest, int] = {}
-        top = entry.index_digest
-        if top is not None and top != entry.digest:
-            with contextlib.suppress(IntegrityError):
-                needed.update(self._indexes(top))
-        self._collect(entry.digest, entry.size, needed, sparse=not entry.pulled_at)
-        return needed
-
-    def _indexes(self, digest: Digest) -> Iterator[tuple[Digest, int]]:
-        """Yield an index and those in it, as far as they are here: they tell what an image was chosen from."""
-        content = self._blobs.read(digest)
-        yield digest, len(content)
-        document = read_document(content, f"index {digest}")
-        for child in document.manifests if isinstance(document, StoredIndex) else ():
-            if child.media_type in media_types.INDEXES:
-                with contextlib.suppress(IntegrityError):
-                    yield from self._indexes(child.digest)
-
-    def _collect(self, digest: Digest, size: int, needed: dict[Digest, int], *, sparse: bool) -> None:
-        if digest in needed:
-            return
-        document = read_document(self._blobs.read(digest, size=size), f"blob {digest}")
-        needed[digest] = size
-        if isinstance(document, StoredManifest):
-            needed[document.config.digest] = document.config.size
-            needed.update((layer.digest, layer.size) for layer in document.layers)
-            return
-        for child in document.manifests:
-            is_here = not sparse or self._store.layout.blob(child.digest).exists()
-            if is_here and child.media_type in media_types.INDEXES | media_types.MANIFESTS | {""}:
-                self._collect(child.digest, child.size, needed, sparse=sparse)
-            else:
-                needed[child.digest] = child.size
 
     def used(self, image: Image) -> Image:
         """Note, as the time of its manifest's file, that an image was used; the index stays as it is."""

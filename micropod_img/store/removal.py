@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from micropod_img import fsutil
 from micropod_img.errors import ConflictError, IntegrityError, NotFoundError
 from micropod_img.models import DeleteResult
+from micropod_img.store.closure import closure
 from micropod_img.store.images import ImageStore, distinct_entries, part_of_index
 from micropod_img.store.index import Entry, without
 
@@ -62,7 +63,7 @@ def _remove_images(
         kept = without(transaction.index, lambda entry: entry in doomed)
         if guard is not None:
             guard(_images_of(images, doomed) - _images_of(images, kept.entries))
-        freed = _needed_only_by(images, doomed, kept.entries)
+        freed = _needed_only_by(store, doomed, kept.entries)
         transaction.replace(kept)
         discarded = _discard(store, freed, trash.path)
         labels = [entry.reference or entry.digest for entry in doomed]
@@ -81,10 +82,9 @@ def collect_garbage(store: Store) -> DeleteResult:
 
 def _collect_garbage(store: Store) -> DeleteResult:
     store.prepare()
-    images = ImageStore(store)
     with store.stage("trash") as trash, store.index_transaction("gc") as transaction:
         trash.probe_filesystem()
-        live = _needed_by(images, transaction.index.entries)
+        live = _needed_by(store, transaction.index.entries)
         discarded = _discard(store, (digest for digest in store.blobs.sizes() if digest not in live), trash.path)
         return DeleteResult(tuple(discarded), sum(discarded.values()))
 
@@ -124,11 +124,11 @@ def _images_of(images: ImageStore, entries: Iterable[Entry]) -> frozenset[Digest
     return frozenset(record.digest for record in images.records(entries))
 
 
-def _needed_by(images: ImageStore, entries: Iterable[Entry]) -> set[Digest]:
+def _needed_by(store: Store, entries: Iterable[Entry]) -> set[Digest]:
     needed: set[Digest] = set()
     for entry in entries:
         try:
-            needed.update(images.closure(entry))
+            needed.update(closure(store.blobs, entry))
         except IntegrityError as error:
             raise IntegrityError(
                 f"{entry.reference or entry.digest} is damaged, and which blobs it needs is unknown: {error.message}",
@@ -138,16 +138,16 @@ def _needed_by(images: ImageStore, entries: Iterable[Entry]) -> set[Digest]:
     return needed
 
 
-def _needed_only_by(images: ImageStore, doomed: Iterable[Entry], kept: Iterable[Entry]) -> list[Digest]:
+def _needed_only_by(store: Store, doomed: Iterable[Entry], kept: Iterable[Entry]) -> list[Digest]:
     try:
-        live = _needed_by(images, kept)
+        live = _needed_by(store, kept)
     except IntegrityError:
         return []  # the damaged image may need any of them; gc says so
     freed: dict[Digest, int] = {}
     for entry in doomed:
         # A damaged image goes all the same; what cannot be known to be its own is left to gc.
         with contextlib.suppress(IntegrityError):
-            freed.update(images.closure(entry))
+            freed.update(closure(store.blobs, entry))
     return [digest for digest in freed if digest not in live]
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from micropod_img import media_types
 from micropod_img.errors import UnsupportedError, UsageError
 from micropod_img.store.blobs import missing_blob
+from micropod_img.store.closure import closure
 from micropod_img.store.images import ImageStore, distinct_entries, part_of_index
 from micropod_img.store.index import new_entry, renamed, with_entries, without
 
@@ -60,7 +61,7 @@ def _require_whole(store: Store, images: ImageStore, records: Sequence[Record]) 
         with contextlib.suppress(UnsupportedError):  # an artifact that another tool put here
             images.image(record)
     for entry in distinct_entries(records):
-        for digest, size in images.closure(entry).items():
+        for digest, size in closure(store.blobs, entry).items():
             if not store.blobs.has(digest, size):
                 raise missing_blob(digest)
 

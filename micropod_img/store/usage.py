@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from micropod_img.errors import UnsupportedError
 from micropod_img.reports import ImageUsage, StoreUsage
+from micropod_img.store.closure import closure
 from micropod_img.store.images import ImageStore
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def measure(store: Store) -> StoreUsage:
 def _measured(store: Store, images: ImageStore) -> StoreUsage:
     needed: set[Digest] = set()
     for entry in images.entries:
-        needed.update(images.closure(entry))
+        needed.update(closure(store.blobs, entry))
     listed: list[Image] = []
     for record in images.records(images.entries):
         with contextlib.suppress(UnsupportedError):  # an artifact that another tool put here

@@ -423,57 +423,6 @@ def test_a_damaged_image_is_not_chosen_and_keeps_nobody_from_another(store: Stor
     assert images.choose(found, Platform("linux", "arm64")) is None
 
 
-# What an image needs
-
-
-def test_an_image_needs_its_manifest_configuration_layers_and_the_index_that_it_came_from(
-    store: Store, images: ImageStore
-) -> None:
-    entry = pulled(store, "app:1", AMD64, top=BOTH)
-    assert AMD64.config is not None
-    assert images.closure(entry) == {blob.digest: blob.size for blob in (BOTH, AMD64, AMD64.config, BASE, TOP)}
-
-
-def test_a_whole_index_needs_everything_below_it(store: Store, images: ImageStore) -> None:
-    top = index([index([AMD64]), ARM64, attestation(AMD64), artifact()])
-    entry = pulled(store, "app:1", top)
-    everything = {blob.digest: blob.size for blob in (*top.blobs, *top.manifests, top)}
-    assert images.closure(entry) == everything == store.blobs.sizes()
-
-
-def test_a_child_that_its_index_gives_no_media_type_is_needed_with_all_below_it(
-    store: Store, images: ImageStore
-) -> None:
-    entry = pulled(store, "app:1", index([AMD64], overrides={AMD64.digest: {"mediaType": ""}}))
-    assert {BASE.digest, TOP.digest, config_digest(AMD64)} <= set(images.closure(entry))
-
-
-@pytest.mark.parametrize("how", ["missing", "corrupt"])
-@pytest.mark.parametrize("whole", [False, True], ids=["one image", "a whole index"])
-def test_what_a_damaged_image_needs_nobody_can_know(how: str, store: Store, images: ImageStore, *, whole: bool) -> None:
-    entry = pulled(store, "app:1", BOTH if whole else AMD64)
-    path = store.layout.blob(AMD64.digest)
-    path.unlink()
-    if how == "corrupt":
-        path.write_bytes(b"{}")
-    with pytest.raises(IntegrityError):
-        images.closure(entry)
-
-
-def test_an_index_that_another_tool_copied_in_part_needs_what_is_here(store: Store, images: ImageStore) -> None:
-    """``docker save`` lists all platforms and holds one."""
-    put_blobs(store.layout.images, AMD64)
-    put_blob(store.layout.images, BOTH)
-    write_layout(store.layout.images, [listed_as(BOTH, "app:1")])
-    (entry,) = store.read_index().entries
-    needed = set(images.closure(entry))
-    assert {BOTH.digest, AMD64.digest, config_digest(AMD64), BASE.digest, TOP.digest} <= needed
-    assert images.image(records_of(store, images)[0]).ref == "docker.io/library/app:1"
-    store.layout.blob(AMD64.digest).write_bytes(b"{}")
-    with pytest.raises(IntegrityError):
-        images.closure(entry)
-
-
 # Use
 
 
