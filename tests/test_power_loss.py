@@ -28,6 +28,19 @@ pytestmark = [as_root, pytest.mark.slow]
 
 SMALL = image([layer({"etc/motd": b"welcome\n", "bin/sh": b"#!"}), layer({"etc/other": b"other\n"})])
 WHOLE = index([image([random_layer(50_000)]), image([random_layer(40_000, seed=1)], platform="linux/arm64")])
+PROGRAM = ("-m", "micropod_img")
+COPYING = (
+    "-c",
+    """
+import sys
+from micropod_img.cli.main import main
+from micropod_img.rootfs.drivers import choice
+from micropod_img.rootfs.drivers.copies import CopyDriver
+
+choice.drivers = lambda _: (CopyDriver(),)
+sys.exit(main())
+""",
+)
 
 
 @dataclass(frozen=True)
@@ -41,12 +54,14 @@ class Traced:
     def root(self) -> Path:
         return self.directory / "store"
 
-    def run(self, *arguments: str, makes: Path | None = None, stdin: str = "") -> list[str]:
+    def run(
+        self, *arguments: str, makes: Path | None = None, stdin: str = "", program: tuple[str, str] = PROGRAM
+    ) -> list[str]:
         """Run a command; return what a power cut in the midst of it, or after it, would have torn or taken back."""
         trace = self.directory / "trace"
         config = self.directory / "config.toml"
         done = run(
-            *(self.strace, "-f", "-y", f"--output={trace}", f"--trace={CALLS}", sys.executable, "-m", "micropod_img"),
+            *(self.strace, "-f", "-y", f"--output={trace}", f"--trace={CALLS}", sys.executable, *program),
             *(f"--root={self.root}", f"--config={config}", *arguments),
             stdin=stdin,
             environment={"DOCKER_CONFIG": str(self.directory)},
@@ -87,6 +102,13 @@ def test_root_filesystems(traced: Traced, crane_registry: Registry, repository: 
     assert traced.run("unpack", ref, str(traced.directory / "files"), makes=traced.directory / "files") == []
     assert traced.run("rmi", ref) == []
     assert traced.run("gc") == []
+
+
+def test_pods_that_are_copies(traced: Traced, crane_registry: Registry, repository: str) -> None:
+    ref = push(crane_registry, repository, "small", SMALL)
+    assert traced.run("pod", "create", ref, "--id", "one", program=COPYING) == []
+    assert traced.run("pod", "create", ref, "--id", "two", program=COPYING) == []
+    assert traced.run("pod", "rm", "one", "two", program=COPYING) == []
 
 
 def test_a_repair(traced: Traced, crane_registry: Registry, repository: str) -> None:

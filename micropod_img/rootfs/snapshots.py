@@ -196,9 +196,9 @@ class _Making:
                             copy_metadata(parents[-1], self._root.rootfs)
                     # Before the parent is written, after which nothing changes: whiteouts have a link in there.
                     shutil.rmtree(made / "work", ignore_errors=True)
+                    keep_totals(made, passed.report.entries, passed.report.unpacked_size)
                     # With it the whole chain of a mount is known, though nothing that lists its image is left.
                     (made / "parent").write_text(chain[position - 1] if position else "")
-                    keep_totals(made, passed.report.entries, passed.report.unpacked_size)
                     self._commit(made, self._store.layout.snapshot(chain[position]))
 
     def _look_ahead(self, position: int, chain: Sequence[ChainId], gated: GatedLayers) -> None:

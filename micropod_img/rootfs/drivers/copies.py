@@ -9,6 +9,7 @@ from micropod_img import run
 from micropod_img.errors import DiskError, UnsupportedError
 from micropod_img.rootfs.drivers.metadata import make_root
 from micropod_img.rootfs.programs import find_program
+from micropod_img.rootfs.syscalls import sync_filesystem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -45,7 +46,7 @@ class CopyDriver:
         read_only: bool,
         written_first: bool = False,  # noqa: ARG002 - see Driver
     ) -> None:
-        """Copy the topmost snapshot."""
+        """Copy the topmost snapshot, durably: a pod that is there after a power cut shall have all its files."""
         if read_only:
             raise UnsupportedError(
                 "copies cannot be made read-only",
@@ -55,6 +56,7 @@ class CopyDriver:
         make_root(pod.rootfs, None)
         if lowers:
             copy_tree(lowers[-1], pod.rootfs)
+            sync_filesystem(pod.rootfs)  # the names and bytes are many, as those of a snapshot
 
     def mount_pod(self, pod: PodPaths, lowers: Sequence[Path], *, read_only: bool) -> None:
         """Do nothing: the copy is there."""
