@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micropod_img.pull.options import PullOptions
+from micropod_img.store.repair.files import FileRepair
+from micropod_img.store.store import Store
 from tests.repair.filled import AMD64, ARM64, BASE, BOTH, OTHER, TOP, Here, done
 from tests.store import damage
 from tests.support import stores
@@ -43,6 +45,18 @@ def test_a_bad_layer_is_fetched_again_and_nothing_else(bad: Damage, here: Here) 
     assert here.written == {TOP.digest}
     assert (here.listed(), damage.index(here.root).read_bytes()) == (listed, index_json)
     assert here.service.verify().problems == ()
+
+
+def test_a_blob_that_others_brought_since_it_was_looked_at_is_left_alone(here: Here) -> None:
+    place = stores.blob_path(here.root, TOP.digest)
+    damage.made_a_directory(TOP)(here.root)
+    found = here.service.verify()
+    place.rmdir()
+    place.write_bytes(TOP.content)
+    repair = FileRepair(Store(here.root), ())
+    repair.others(found.problems)
+    assert place.read_bytes() == TOP.content
+    assert repair.repaired == []
 
 
 DOCUMENTS = {

@@ -101,6 +101,8 @@ class FileRepair:
     def _no_file(self, path: Path) -> None:
         """Take away what is no file; the bytes that a link leads to are copied if they are the blob's."""
         digest = Digest(f"sha256:{path.name}")
+        if stat.S_ISREG(path.lstat().st_mode):  # since it was looked at
+            return
         if path.is_symlink() and path.is_file():
             with self._store.stage("repair") as staging:
                 copy = staging.path / "copy"
