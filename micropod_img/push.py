@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 _TICK_SECONDS: Final = 0.05
 # Crane's words for a blob, and for a manifest.
 _DONE: Final = re.compile(
-    r"^\S+ \S+ (?:(?:pushed|existing|mounted) blob|existing manifest|\S+: digest): (sha256:[0-9a-f]{64})", re.MULTILINE
+    r"^\S+ \S+ (?:(?:pushed|existing|mounted) blob: |existing manifest: (?:\S+@)?|\S+: digest: )(sha256:[0-9a-f]{64})",
+    re.MULTILINE,
 )
 _PUSHED: Final = re.compile(r"^\S+ \S+ (?:pushed blob|\S+: digest): (sha256:[0-9a-f]{64})", re.MULTILINE)
 _STAGE: Final = "push"

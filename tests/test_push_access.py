@@ -37,7 +37,7 @@ GIVEN = Credential.from_password(USER, PASSWORD)
 SMALL = layer({"etc/motd": b"welcome\n"})
 BIG = random_layer(300_000)
 IMAGE = image([SMALL, BIG])
-ALL_BYTES = sum(blob.size for blob in IMAGE.blobs) + IMAGE.size
+BLOB_BYTES = sum(blob.size for blob in IMAGE.blobs)
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_a_token_server_is_asked_for_the_right_to_push_to_this_repository_and_no
     server = TokenServer(scripted, users={USER: PASSWORD}, readable={"team/app"}, writable={"team/app"})
     scripted.faults = (uploads, server)
     report = push(options=HostOptions(auth=GIVEN, insecure=True))
-    assert report.pushed_bytes == ALL_BYTES
+    assert report.pushed_bytes == BLOB_BYTES + IMAGE.size
     assert {scope.rpartition(":")[0] for scope in server.asked} == {"repository:team/app"}
     assert any(set(scope.rpartition(":")[2].split(",")) == {"pull", "push"} for scope in server.asked)
     assert not scripted.count("mount=", method=None)
@@ -253,4 +253,5 @@ def test_what_arrived_whole_is_not_sent_again_and_all_that_was_sent_is_counted(
     report = push(events=events)
     assert [event.attempt for event in events if isinstance(event, Retrying)] == [2]
     assert set(uploads.taken.values()) == {1}
-    assert report.pushed_bytes == ALL_BYTES
+    # The registry took the manifest although it said 503, and crane found it there.
+    assert (report.pushed_bytes, report.present_bytes) == (BLOB_BYTES, IMAGE.size)
