@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from micropod_img import media_types, run
-from micropod_img.digest import hex_of, sha256_of
+from micropod_img import run
 from micropod_img.errors import ToolError, UnsupportedError, UsageError
 from micropod_img.fsutil import disk_errors
 from micropod_img.rootfs.confined import ConfinedRoot
+from micropod_img.rootfs.private_layout import TAG, write_layout
 from micropod_img.rootfs.process_config import parse_runnable_config
 from micropod_img.rootfs.quoting import printable
 from micropod_img.rootfs.users import read_account_files, resolve_user
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from micropod_img.rootfs.process_config import ProcessConfig, RunnableConfig
     from micropod_img.rootfs.users import ProcessUser
 
-_TAG: Final = "bundle"
 _OS: Final = "linux"
 _LONGEST_HOSTNAME: Final = 63
 _DEFAULT_PATH: Final = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -297,9 +296,9 @@ def _umoci_runtime_config(image: RunnableConfig, *, umoci: Path, workspace: Path
     }
     made = workspace / "config.json"
     with disk_errors(workspace):
-        _write_image(workspace / "image", described)
+        write_layout(workspace / "image", described)
         made.unlink(missing_ok=True)
-        argv = [str(umoci), "--log=error", "raw", "runtime-config", "--image", f"image:{_TAG}", made.name]
+        argv = [str(umoci), "--log=error", "raw", "runtime-config", "--image", f"image:{TAG}", made.name]
         try:
             completed = run.run(argv, env={}, cwd=workspace)
         except run.ProgramNotFoundError as error:
@@ -315,27 +314,6 @@ def _umoci_runtime_config(image: RunnableConfig, *, umoci: Path, workspace: Path
     if not isinstance(document, dict):
         raise _not_understood("it is no object")
     return document
-
-
-def _write_image(image: Path, config: Mapping[str, object]) -> None:
-    """Write an OCI layout of one image without layers, all that umoci needs here (image-layout.md)."""
-    blobs = image / "blobs/sha256"
-    blobs.mkdir(parents=True, exist_ok=True)
-
-    def put(media_type: str, document: Mapping[str, object]) -> dict[str, object]:
-        content = json.dumps(document).encode()
-        digest = sha256_of(content)
-        (blobs / hex_of(digest)).write_bytes(content)
-        return {"mediaType": media_type, "digest": digest, "size": len(content)}
-
-    described = put(media_types.OCI_CONFIG, config)
-    manifest = {"schemaVersion": 2, "mediaType": media_types.OCI_MANIFEST, "config": described, "layers": []}
-    top = {
-        **put(media_types.OCI_MANIFEST, manifest),
-        "annotations": {"org.opencontainers.image.ref.name": _TAG},
-    }
-    (image / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [top]}))
-    (image / "oci-layout").write_text(json.dumps({"imageLayoutVersion": "1.0.0"}))
 
 
 def _object(parent: Mapping[str, object], key: str) -> dict[str, object]:

@@ -9,7 +9,6 @@ first; this is for what the gate and umoci itself may have missed.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import shutil
@@ -18,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from micropod_img import media_types, run
-from micropod_img.digest import Digest, hex_of, sha256_of
+from micropod_img import run
+from micropod_img.digest import Digest, hex_of
 from micropod_img.errors import DiskError, IntegrityError, MicropodError, ToolError, UnsafeError
 from micropod_img.fsutil import disk_error, disk_errors
 from micropod_img.rootfs.layer_stream import Compression, compression_of
+from micropod_img.rootfs.private_layout import TAG, blobs_of, write_layout
 from micropod_img.rootfs.quoting import printable
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from micropod_img.cancellation import Cancellation
 
-_TAG = "unpack"
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
 _FULL_MAPPING = 1 << 16
 """User or group ids that an image may use; with fewer of them, owners are kept in an extended attribute."""
@@ -141,7 +140,7 @@ class UnpackRoot:
             self._write_image(layers)
         argv = [*_enter(self._directory), "/umoci", "--log=error", "raw", "unpack"]
         argv += ["--rootless"] if _is_rootless() else []
-        argv += ["--image", f"/image:{_TAG}", "/rootfs"]
+        argv += ["--image", f"/image:{TAG}", "/rootfs"]
         try:
             completed = run.run(argv, env=_ENVIRONMENT, pass_fds=self._keep_open, cancellation=cancellation)
         except run.ProgramNotFoundError as error:
@@ -164,33 +163,16 @@ class UnpackRoot:
         image = self._directory / "image"
         if image.exists():
             shutil.rmtree(image)
-        blobs = image / "blobs/sha256"
-        blobs.mkdir(parents=True)
+        blobs = blobs_of(image)
         for layer in layers:
             path, digest = layer.readable
             _link_or_copy(path, blobs / hex_of(digest))
-        config = _put(
-            blobs,
-            media_types.OCI_CONFIG,
-            {
-                "architecture": "amd64",  # the spec wants the two, umoci does not look
-                "os": "linux",
-                "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
-            },
-        )
-        described = [_describe_layer(layer) for layer in layers]
-        manifest = {"schemaVersion": 2, "mediaType": media_types.OCI_MANIFEST, "config": config, "layers": described}
-        annotations = {"org.opencontainers.image.ref.name": _TAG}
-        top = {**_put(blobs, media_types.OCI_MANIFEST, manifest), "annotations": annotations}
-        (image / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [top]}))
-        (image / "oci-layout").write_text(json.dumps({"imageLayoutVersion": "1.0.0"}))
-
-
-def _put(blobs: Path, media_type: str, document: object) -> dict[str, object]:
-    content = json.dumps(document).encode()
-    digest = sha256_of(content)
-    (blobs / hex_of(digest)).write_bytes(content)
-    return {"mediaType": media_type, "digest": digest, "size": len(content)}
+        config = {
+            "architecture": "amd64",  # the spec wants the two, umoci does not look
+            "os": "linux",
+            "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
+        }
+        write_layout(image, config, layers=[_describe_layer(layer) for layer in layers])
 
 
 def _describe_layer(layer: LayerBlob) -> dict[str, object]:

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -251,12 +250,10 @@ class TestErrors:
         made = stored(archive_of([header(b"a%d" % number) for number in range(20_000)]))
         blob = blob_of(made.content, made.diff_id, tmp_path)
         cancellation = Cancellation()
-        timer = threading.Timer(0.1, cancellation.cancel)
-        timer.start()
-        started = time.monotonic()
+        threading.Timer(0.1, cancellation.cancel).start()
         with pytest.raises(CancelledError):
             root.unpack_layer(blob, cancellation=cancellation)
-        assert time.monotonic() - started < 5
+        assert len(list(root.rootfs.iterdir())) < 20_000
 
 
 class TestOrdinaryUsers:
