@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -28,7 +29,9 @@ def blobs(root: Path) -> set[str]:
 
 def inodes(root: Path) -> dict[str, int]:
     """Return the inode of every blob: a blob that keeps its own was not written again."""
-    return {f"sha256:{path.name}": path.stat().st_ino for path in (root / "images" / "blobs" / "sha256").iterdir()}
+    # As the directory has it: others may take blobs away meanwhile.
+    with os.scandir(root / "images" / "blobs" / "sha256") as entries:
+        return {f"sha256:{entry.name}": entry.inode() for entry in entries}
 
 
 def entries(root: Path) -> list[dict[str, Json]]:
