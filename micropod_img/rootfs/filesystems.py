@@ -147,6 +147,7 @@ class RootFilesystems:
         """Mount a pod unless it is mounted; see `Pods.mount`."""
         self.pods.record(pod_id)
         self.enter_user_namespace()
+        self._store.layout.prepare(self._store.on_wait)
         driver, _ = self._driver(None)
         return self.pods.mount(pod_id, self._snapshots(driver), driver)
 

@@ -17,6 +17,7 @@ from micropod_img.invoker import invoking_uid
 from micropod_img.locks import Patience, locked_directory
 from micropod_img.models import Pod
 from micropod_img.rootfs.drivers.driver import PodPaths
+from micropod_img.rootfs.leases import lease
 from micropod_img.rootfs.lower_directories import rename_unless_lower
 from micropod_img.rootfs.mountinfo import mount_points
 from micropod_img.rootfs.mounts import unmount
@@ -187,8 +188,11 @@ class Pods:
         with self._held(pod_id) as paths:
             record = self.record(pod_id)
             if not self._is_mounted(record, mount_points()):
-                _require_all(record, snapshots)
-                driver.mount_pod(paths, snapshots.files(record.chain_ids), read_only=record.read_only)
+                with self._store.stage("pod-mount") as staging:
+                    # gc spares what a pod needs; a repair takes what is bad of it, unless it is in use.
+                    lease(self._store.layout, staging, record.chain_ids, self._store.on_wait)
+                    _require_all(record, snapshots)
+                    driver.mount_pod(paths, snapshots.files(record.chain_ids), read_only=record.read_only)
             return self.get(pod_id)
 
     def unmount(self, pod_id: str) -> Pod:

@@ -84,20 +84,10 @@ class RootfsRepair:
     def _chains(self, bad: Collection[ChainId], lacking: Collection[ChainId]) -> None:
         images = images_of_chains(self._store)
         used = {chain: record.id for record in readable_pods(self._store) for chain in record.chain_ids}
-        for chain in bad:
-            mounted = self._mounted()  # each time: to make a snapshot again takes long
-            if chain in mounted:
-                self._tell(f"snapshot {chain} is in use by {mounted[chain]}: unmount that, and repair again")
-            elif chain in images:
+        for chain in dict.fromkeys((*bad, *lacking)):
+            if chain in images and chain in bad:
                 self._make_again(chain, images[chain][0])
-            elif chain in used:
-                self._tell(
-                    f"snapshot {chain} is of no image here: pull the image of pod {used[chain]}, and repair again"
-                )
-            else:
-                self._remove(chain)
-        for chain in lacking:
-            if chain in images:
+            elif chain in images:
                 self._complete(chain, images[chain][0])
             elif chain in used:
                 self._tell(
@@ -122,7 +112,6 @@ class RootfsRepair:
             aside = staging.path / "bad"
             try:
                 if not self._move(chain, aside):
-                    self._tell(f"snapshot {chain} is about to be used: repair again")
                     return
                 self._ensure(image)
             except MicropodError as error:
@@ -155,9 +144,14 @@ class RootfsRepair:
                 self._note("removed-snapshot", f"removed snapshot {chain}, which nothing needs", place)
 
     def _move(self, chain: ChainId, target: Path) -> bool:
-        """Move a snapshot, unless somebody is about to use it; return whether it was moved."""
+        """Move a snapshot, unless somebody uses it or is about to; return whether it was moved."""
         with no_new_leases(self._layout) as leased, fsutil.disk_errors(target):
             if chain in leased:
+                self._tell(f"snapshot {chain} is about to be used: repair again")
+                return False
+            mounted = self._mounted()
+            if chain in mounted:
+                self._tell(f"snapshot {chain} is in use by {mounted[chain]}: unmount that, and repair again")
                 return False
             try:
                 self._layout.snapshot(chain).rename(target)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from micropod_img.rootfs.drivers.overlay import OverlayDriver
 from micropod_img.rootfs.umoci import UnpackRoot
 from micropod_img.store.store import Store
 from tests.rootfs.local_images import LocalService
@@ -15,12 +16,13 @@ from tests.rootfs.unpacking import as_root
 from tests.support.layers import Entry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from micropod_img.models import Pod
     from micropod_img.problems import Verification
     from micropod_img.progress import Event
+    from micropod_img.rootfs.drivers.driver import PodPaths
     from micropod_img.rootfs.umoci import LayerBlob
 
 pytestmark = as_root
@@ -121,6 +123,22 @@ def test_a_snapshot_that_is_in_use_stays_and_is_told_of(service: LocalService, p
     assert service.repair().problems == ()
     assert len(unpacked) == 1
     expect_whole(service)
+
+
+def test_a_snapshot_of_a_pod_that_is_just_being_mounted_stays(
+    service: LocalService, pod: Pod, unpacked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (snapshot(service, pod, 0) / "fs/app").write_bytes(b"ppa")
+    real, found = OverlayDriver.mount_pod, []
+
+    def repaired_meanwhile(self: OverlayDriver, paths: PodPaths, lowers: Sequence[Path], *, read_only: bool) -> None:
+        found.append(LocalService(service.root).repair())
+        real(self, paths, lowers, read_only=read_only)
+
+    monkeypatch.setattr(OverlayDriver, "mount_pod", repaired_meanwhile)
+    service.mount_pod("it")
+    assert [done(one) for one in found] == [[]]
+    assert unpacked == []
 
 
 def test_a_bad_snapshot_of_an_image_that_is_gone_stays_for_its_pod(service: LocalService, pod: Pod) -> None:
