@@ -65,15 +65,19 @@ def _collect_snapshots(store: Store) -> DeleteResult:
 
 
 def snapshots_in_use(store: Store) -> bool:
-    """Whether anybody who lives needs any snapshot: a pod, a mount that this process sees, work in progress.
+    """Whether anybody needs any snapshot: a pod, a mount that this process sees, work in progress.
 
     Raises:
         IntegrityError: The record of a pod is corrupt.
     """
+    return any(True for _ in Pods(store).records()) or snapshots_at_work(store)
+
+
+def snapshots_at_work(store: Store) -> bool:
+    """Whether work in progress, or a mount that this process sees, needs any snapshot."""
     layout = store.layout
     with no_new_leases(layout, store.on_wait) as leased:
-        has_pods = any(True for _ in Pods(store).records())
-        return has_pods or bool(leased) or any(layout.snapshot(one).exists() for one in mounted_snapshots(layout))
+        return bool(leased) or any(layout.snapshot(one).exists() for one in mounted_snapshots(layout))
 
 
 def _present(layout: StoreLayout) -> list[ChainId]:

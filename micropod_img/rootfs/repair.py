@@ -13,7 +13,7 @@ from micropod_img import fsutil
 from micropod_img.errors import MicropodError
 from micropod_img.problems import Repair
 from micropod_img.rootfs.chain import ChainId
-from micropod_img.rootfs.collection import mounted_snapshots
+from micropod_img.rootfs.collection import mounted_snapshots, snapshots_at_work
 from micropod_img.rootfs.drivers.choice import DriverSelection
 from micropod_img.rootfs.drivers.driver import PodPaths
 from micropod_img.rootfs.drivers.metadata import make_root
@@ -75,11 +75,11 @@ class RootfsRepair:
             self._note(
                 "rewrote-driver", f"{path} says again that snapshots are made with {name}, as the pods were", path
             )
-        elif not used and not any(self._layout.snapshot(one).exists() for one in mounted_snapshots(self._layout)):
+        elif not used and not snapshots_at_work(self._store):
             selection.forget()
             self._note("removed-snapshots", f"removed all snapshots and {path}, which did not say whose they are", path)
         else:
-            self._tell(f"{path} stays torn: there are pods of several drivers, or mounts of snapshots")
+            self._tell(f"{path} stays torn: there are pods of several drivers, or snapshots are in use")
 
     def _chains(self, bad: Collection[ChainId], lacking: Collection[ChainId]) -> None:
         images = images_of_chains(self._store)

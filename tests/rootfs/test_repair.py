@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from micropod_img.rootfs.chain import ChainId
 from micropod_img.rootfs.drivers.overlay import OverlayDriver
+from micropod_img.rootfs.leases import lease
 from micropod_img.rootfs.umoci import UnpackRoot
 from micropod_img.store.store import Store
 from tests.rootfs.local_images import LocalService
@@ -234,3 +236,17 @@ def test_without_pods_a_torn_record_of_the_driver_takes_the_snapshots_along(
     assert (found.problems, found.snapshots, done(found)) == ((), 0, ["removed-snapshots"])
     service.create_pod(pod.ref, policy="never")
     assert len(unpacked) == 2
+
+
+def test_a_torn_record_of_the_driver_takes_no_snapshots_that_somebody_works_with(
+    service: LocalService, pod: Pod
+) -> None:
+    service.remove_pod("it")
+    service.remove_pod("other")
+    (service.root / "snapshots/driver.json").write_bytes(b"")
+    store = Store(service.root)
+    with store.stage("pod") as staging:
+        lease(store.layout, staging, map(ChainId, pod.chain_ids))
+        found = service.repair()
+    assert ([one.code for one in found.problems], done(found)) == (["corrupt-driver"], [])
+    assert snapshot(service, pod, 1).exists()
