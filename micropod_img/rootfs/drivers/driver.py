@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from micropod_img.rootfs.drivers.metadata import make_root
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
@@ -50,6 +52,20 @@ class PodPaths:
     def work(self) -> Path:
         """The overlay's own."""
         return self.directory / "work"
+
+
+def make_pod_directories(pod: PodPaths, lowers: Sequence[Path], *, writable: bool) -> None:
+    """Make what the overlay of a pod needs: its mount point, and an upper and a work directory for what is written.
+
+    Args:
+        pod: Its paths; the directory itself is there.
+        lowers: The files of its snapshots, bottom to top.
+        writable: Whether anything is ever written to it.
+    """
+    pod.rootfs.mkdir()
+    if writable:
+        make_root(pod.upper, lowers[-1] if lowers else None)
+        pod.work.mkdir()
 
 
 class Driver(Protocol):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from micropod_img import run
 from micropod_img.errors import UnsupportedError
+from micropod_img.rootfs.drivers.driver import make_pod_directories
 from micropod_img.rootfs.drivers.metadata import make_root
 from micropod_img.rootfs.mountinfo import mounted_at
 from micropod_img.rootfs.mounts import bind_mount, unmount_private
@@ -67,10 +68,7 @@ class FuseOverlayDriver:
         self, pod: PodPaths, lowers: Sequence[Path], *, read_only: bool, written_first: bool = False
     ) -> None:
         """Make the mount point, and an upper and a work directory for what is written."""
-        pod.rootfs.mkdir()
-        if written_first or not read_only:
-            make_root(pod.upper, lowers[-1] if lowers else None)
-            pod.work.mkdir()
+        make_pod_directories(pod, lowers, writable=written_first or not read_only)
 
     def mount_pod(self, pod: PodPaths, lowers: Sequence[Path], *, read_only: bool) -> None:
         """Start a process that serves the pod's files until they are unmounted."""

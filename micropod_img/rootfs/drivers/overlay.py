@@ -6,6 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from micropod_img import fsutil
+from micropod_img.rootfs.drivers.driver import make_pod_directories
 from micropod_img.rootfs.drivers.metadata import make_root
 from micropod_img.rootfs.mounts import Overlay, bind_mount, forbid_writing, mount_overlay, source_of, unmount_private
 from micropod_img.rootfs.private_mounts import in_private_mounts
@@ -62,10 +63,7 @@ class OverlayDriver:
         self, pod: PodPaths, lowers: Sequence[Path], *, read_only: bool, written_first: bool = False
     ) -> None:
         """Make the mount point, and an upper and a work directory for what is written."""
-        pod.rootfs.mkdir()
-        if written_first or not read_only:
-            make_root(pod.upper, lowers[-1] if lowers else None)
-            pod.work.mkdir()
+        make_pod_directories(pod, lowers, writable=written_first or not read_only)
 
     def mount_pod(self, pod: PodPaths, lowers: Sequence[Path], *, read_only: bool) -> None:
         """Mount the snapshots, with the pod's upper directory if it has one."""
