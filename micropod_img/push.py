@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -12,9 +11,9 @@ from micropod_img import fsutil, media_types, progress
 from micropod_img.digest import Digest
 from micropod_img.errors import IntegrityError, NotFoundError, UnavailableError, UsageError
 from micropod_img.pull.ask import ask
-from micropod_img.pull.crane import timed_out
 from micropod_img.pull.crane_errors import Request
 from micropod_img.pull.retry import Retries
+from micropod_img.pull.watch import TICK_SECONDS, Watchdog
 from micropod_img.reference import Reference
 from micropod_img.reports import PushReport
 from micropod_img.store.documents import StoredIndex, read_document
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from micropod_img.store.staging import Staging
     from micropod_img.store.store import Store
 
-_TICK_SECONDS: Final = 0.05
 # Crane's words for a blob, and for a manifest.
 _DONE: Final = re.compile(
     r"^\S+ \S+ (?:(?:pushed|existing|mounted) blob: |existing manifest: (?:\S+@)?|\S+: digest: )(sha256:[0-9a-f]{64})",
@@ -224,20 +222,16 @@ class Push:
     def _watch(self, child: Child, crane: Crane, request: Request, root: _Root, limits: TimeLimits) -> None:
         """Watch crane to its end: what it writes to the network is its sign of life."""
         total = _sum(root.needed)
-        last_written, last_growth, told = 0, time.monotonic(), -1
-        while not child.wait(_TICK_SECONDS):
-            self._cancellation.check()
+        watchdog = Watchdog(request, limits, self._cancellation, _stalled)
+        last_written, told = 0, -1
+        while not child.wait(TICK_SECONDS):
             written = child.written_bytes()
-            if written != last_written:
-                last_written, last_growth = written, time.monotonic()
+            watchdog.check(grown=written != last_written)
+            last_written = written
             done = self._done(child.stderr_so_far(), root, written)
             if done != told:
                 told = done
                 self._sink(progress.PushProgress(request.ref, done, total))
-            if time.monotonic() - last_growth > limits.stall_timeout:
-                raise _stalled(request, limits.stall_timeout)
-            if limits.expired():
-                raise timed_out(request, limits)
         completed = child.completed()
         if completed.status != 0:
             raise crane.failure(completed, request)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from micropod_img import fsutil, media_types, run
 from micropod_img.errors import IntegrityError, NotFoundError, UnsupportedError
-from micropod_img.pull.watch import TICK_SECONDS, LayerWatch, Watchdog
+from micropod_img.pull.watch import TICK_SECONDS, LayerWatch, Watchdog, fetch_stalled
 from micropod_img.store.blobs import is_hex
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Transport:
 
     def watchdog(self) -> Watchdog:
         """Return what gives a fetch up that begins now."""
-        return Watchdog(self.request, self.limits, self.cancellation)
+        return Watchdog(self.request, self.limits, self.cancellation, fetch_stalled)
 
     def remove_torn(self) -> None:
         """Remove what a crane that was ended left half-written: it takes space, and hides how the next one gets on."""

@@ -27,25 +27,33 @@ TICK_SECONDS = 0.05
 
 
 class Watchdog:
-    """Gives a fetch up that was called off, stalls, or takes too long.
+    """Gives a fetch or a push up that was called off, stalls, or takes too long.
 
     Args:
-        request: What is fetched, in words.
+        request: What is fetched or pushed, in words.
         limits: How long it may take.
         cancellation: Calls it off.
+        stalled: Makes the error for one that stalled for so many seconds.
     """
 
-    def __init__(self, request: Request, limits: TimeLimits, cancellation: Cancellation) -> None:
+    def __init__(
+        self,
+        request: Request,
+        limits: TimeLimits,
+        cancellation: Cancellation,
+        stalled: Callable[[Request, float], UnavailableError],
+    ) -> None:
         self._request = request
         self._limits = limits
         self._cancellation = cancellation
+        self._stalled = stalled
         self._last_growth = time.monotonic()
 
     def check(self, *, grown: bool) -> None:
         """Let it go on, or raise.
 
         Args:
-            grown: Whether anything has arrived since the last time.
+            grown: Whether anything has gone over the network since the last time.
 
         Raises:
             CancelledError: It was called off.
@@ -56,16 +64,21 @@ class Watchdog:
         if grown:
             self._last_growth = now
         if now - self._last_growth > self._limits.stall_timeout:
-            raise UnavailableError(
-                f"{self._request.endpoint} sent nothing for {self._limits.stall_timeout:g} s ({self._request.ref})",
-                code="stalled",
-                hint="try again: layers that arrived whole are kept",
-                stage="fetch",
-                endpoint=self._request.endpoint,
-                retryable=True,
-            )
+            raise self._stalled(self._request, self._limits.stall_timeout)
         if self._limits.expired():
             raise timed_out(self._request, self._limits)
+
+
+def fetch_stalled(request: Request, seconds: float) -> UnavailableError:
+    """Return the error for a fetch that was sent nothing for so many seconds."""
+    return UnavailableError(
+        f"{request.endpoint} sent nothing for {seconds:g} s ({request.ref})",
+        code="stalled",
+        hint="try again: layers that arrived whole are kept",
+        stage="fetch",
+        endpoint=request.endpoint,
+        retryable=True,
+    )
 
 
 class LayerWatch:
