@@ -39,6 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _status(sys.argv[1:] if arguments is None else arguments, settings, received)
     except Interrupted as signal:  # when all was done, or while it was said what failed
         return InterruptedBySignalError(signal.signal_number).exit_status
+    finally:
+        if arguments is None:
+            # The process ends: cycles are not worth a last look, which takes a tenth of a warm start.
+            gc.freeze()
 
 
 def _status(arguments: Sequence[str], settings: Settings, received: Received) -> int:
