@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import tarfile
+import time
 from typing import TYPE_CHECKING
 
 from bench.paired import CRANE
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 LAYERS = 3
 
+_POLL_SECONDS = 0.02
 _BLOCK = 1 << 14  # less than the window of gzip
 
 
@@ -27,12 +29,13 @@ def registry(directory: Path) -> Iterator[str]:
     blobs = directory / "registry"
     blobs.mkdir()
     command = [str(CRANE), "registry", "serve", "--address", "127.0.0.1:0", "--disk", str(blobs)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    log = directory / "registry.log"  # not a pipe: it writes a line for each request, for as many as there are
+    with log.open("wb") as file, subprocess.Popen(command, stderr=file) as process:
         try:
-            assert process.stderr is not None
-            ports = (re.search(r"serving on port (\d+)", line) for line in process.stderr)
-            port = next(match[1] for match in ports if match is not None)
-            yield f"127.0.0.1:{port}"
+            while (port := re.search(r"serving on port (\d+)", log.read_text())) is None:
+                assert process.poll() is None, log.read_text()
+                time.sleep(_POLL_SECONDS)
+            yield f"127.0.0.1:{port[1]}"
         finally:
             process.kill()
 
