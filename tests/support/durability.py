@@ -26,9 +26,7 @@ CALLS: Final = (
 _LINE = re.compile(r"(\d+) +(?:<\.\.\. (\w+) resumed>(.*)|(\w+)\((.*))")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _DESCRIPTOR = re.compile(r"(?:-?\d+|AT_FDCWD)<([^>]*)>")
-_WRITES: Final = frozenset(
-    {"write", "pwrite64", "writev", "pwritev", "ftruncate", "fallocate", "copy_file_range", "sendfile"}
-)
+_WRITES: Final = frozenset({"write", "pwrite64", "writev", "pwritev", "ftruncate", "fallocate", "sendfile"})
 _SYNCS: Final = frozenset({"fsync", "fdatasync", "syncfs", "sync"})
 _RENAMES: Final = ("rename", "renameat", "renameat2")
 _UNSEEN: Final = "/umoci"
@@ -129,6 +127,7 @@ class Disk:
         self._effects: dict[str, Callable[[Call], None]] = {
             "execve": self._started,
             **dict.fromkeys(_WRITES, lambda call: self._changed(call.descriptor())),
+            "copy_file_range": lambda call: self._changed(call.descriptor(1)),
             **dict.fromkeys(("open", "openat", "creat"), self._opened),
             **dict.fromkeys(_RENAMES, lambda call: self._renamed(*call.paths)),
             **dict.fromkeys(("link", "linkat"), lambda call: self._linked(*call.paths)),
