@@ -81,7 +81,7 @@ def free_space(path: Path) -> FreeSpace:
     return FreeSpace(size, files if status.f_files else None)
 
 
-def require_space(path: Path, size: int, *, files: int = 0, for_what: str) -> None:
+def require_space(path: Path, size: int, *, files: int = 0, for_what: str, free: FreeSpace | None = None) -> None:
     """Compare what is needed with what is free, before time is spent on what cannot end well.
 
     Args:
@@ -89,12 +89,14 @@ def require_space(path: Path, size: int, *, files: int = 0, for_what: str) -> No
         size: Bytes that are needed.
         files: How many files and directories are, as far as that is known.
         for_what: Who needs them, as the subject of a sentence.
+        free: What was free when the need arose; what is free now, unless given.
 
     Raises:
         DiskError: There is less.
     """
-    with disk_errors(path):
-        free = free_space(path)
+    if free is None:
+        with disk_errors(path):
+            free = free_space(path)
     if size > free.size:
         raise _too_little(path, f"{for_what} needs {size} bytes more, and {path} has {free.size} free")
     if free.files is not None and files > free.files:

@@ -104,6 +104,14 @@ def test_root_filesystems(traced: Traced, crane_registry: Registry, repository: 
     assert traced.run("gc") == []
 
 
+def test_large_layers_that_are_unpacked_beside_one_another(
+    traced: Traced, crane_registry: Registry, repository: str
+) -> None:
+    ref = push(crane_registry, repository, "large", image([random_layer(5 << 20, seed=seed) for seed in range(3)]))
+    assert traced.run("pod", "create", ref, "--id", "one") == []
+    assert traced.run("pod", "rm", "one") == []
+
+
 def test_pods_that_are_copies(traced: Traced, crane_registry: Registry, repository: str) -> None:
     ref = push(crane_registry, repository, "small", SMALL)
     assert traced.run("pod", "create", ref, "--id", "one", program=COPYING) == []

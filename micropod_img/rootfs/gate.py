@@ -1,4 +1,4 @@
-"""The gate in front of umoci: no layer is unpacked before every one of its entries was looked at here.
+"""The gate in front of umoci: nothing of a layer is unpacked before it was looked at here.
 
 It refuses what makes umoci or the kernel do more than unpack a file, what two readers of the archive could understand
 differently (`tar_headers`), and what goes over a limit, while the bytes stream. Nothing is unpacked here, and no link
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from micropod_img.cancellation import Cancellation
     from micropod_img.digest import Digest
+    from micropod_img.rootfs.footprint import Footprint
     from micropod_img.rootfs.layer_stream import BinaryStream
 
 # Only names that match are taken apart; all others are what they look like.
@@ -87,7 +88,8 @@ def check_layer(
     limits: Limits | None = None,
     totals: ImageTotals | None = None,
     cancellation: Cancellation | None = None,
-    copy: Callable[[bytes], None] | None = None,
+    footprint: Footprint | None = None,
+    passed: Callable[[bytes, int], None] | None = None,
 ) -> GateReport:
     """Look at every entry of a layer.
 
@@ -99,7 +101,8 @@ def check_layer(
         limits: What the layers of its image may take; the defaults unless given.
         totals: What those that were looked at before take, and those that are looked at meanwhile; nothing if None.
         cancellation: Ends the reading.
-        copy: Is given its uncompressed bytes, if it is compressed.
+        footprint: Takes note of its entries.
+        passed: Is told what has passed, as `LayerStream` does it; of an entry that is refused it is not told.
 
     Returns:
         What was seen.
@@ -112,12 +115,12 @@ def check_layer(
     """
     if media_type not in media_types.LAYERS:
         raise UnsupportedError(f"layer {digest} is of the unknown type {media_type!r}", code="layer-media-type")
-    gate = _Gate(digest, limits or Limits(), totals or ImageTotals())
+    gate = _Gate(digest, limits or Limits(), totals or ImageTotals(), footprint)
     try:
         if isinstance(blob, Path):
             with disk_errors(blob), blob.open("rb", buffering=0) as stream:
-                return _check(stream, diff_id, gate, cancellation, copy)
-        return _check(blob, diff_id, gate, cancellation, copy)
+                return _check(stream, diff_id, gate, cancellation, passed)
+        return _check(blob, diff_id, gate, cancellation, passed)
     except BaseException:
         gate.take_back()
         raise
@@ -128,7 +131,7 @@ def _check(
     diff_id: Digest,
     gate: _Gate,
     cancellation: Cancellation | None,
-    copy: Callable[[bytes], None] | None,
+    passed: Callable[[bytes, int], None] | None,
 ) -> GateReport:
     digest, limits = gate.digest, gate.limits
     # A header, an extended one, and the padding of both.
@@ -140,7 +143,7 @@ def _check(
         max_ratio=limits.max_ratio,
         ratio_floor=limits.ratio_floor,
         cancellation=cancellation,
-        copy=copy,
+        passed=passed,
     )
     try:
         ambiguity = _pass_through(stream, gate)
@@ -180,13 +183,14 @@ def _pass_through(stream: LayerStream, gate: _Gate) -> AmbiguousHeaderError | No
 class _Gate:
     """The rules for single entries, and the sums over all of them."""
 
-    def __init__(self, digest: Digest, limits: Limits, totals: ImageTotals) -> None:
+    def __init__(self, digest: Digest, limits: Limits, totals: ImageTotals, footprint: Footprint | None = None) -> None:
         self.digest = digest
         self.limits = limits
         self.entries = 0
         self.unpacked_size = 0
         self.has_xattrs = False
         self.has_root = False
+        self._footprint = footprint
         self._metadata_size = 0
         self._last_entry: Entry | None = None
         self._totals = totals
@@ -210,6 +214,8 @@ class _Gate:
             self._look_at_length(entry)
         if entry.records:
             self._look_at_xattrs(entry)
+        if self._footprint is not None:
+            self._footprint.note(entry, is_whiteout=is_whiteout)
         # Of a whiteout nothing counts but the name: aufs made hard links of them, Docker makes empty files.
         if entry.kind != tar_headers.REGULAR and not is_whiteout:
             self._look_at_kind(entry)

@@ -37,6 +37,14 @@ class LayerReading(Protocol):
     def stream(self) -> BinaryStream:
         """Its bytes; reading raises `LayerLostError` when they turn out to be none of the layer's."""
 
+    @property
+    def descriptor(self) -> int:
+        """The open file of these bytes."""
+
+    @property
+    def is_growing(self) -> bool:
+        """Whether more of them may come."""
+
     def verified(self) -> Path:
         """Wait until it is known that these bytes are the layer's, and return a private link to them.
 
@@ -73,8 +81,16 @@ class HeldLayers:
 
 @dataclass(frozen=True, slots=True)
 class _HeldReading:
-    stream: BinaryStream
+    stream: FileIO
     path: Path
+
+    @property
+    def descriptor(self) -> int:
+        return self.stream.fileno()
+
+    @property
+    def is_growing(self) -> bool:
+        return False
 
     def verified(self) -> Path:
         return self.path
@@ -168,6 +184,14 @@ class _ArrivingReading:
     @property
     def stream(self) -> BinaryStream:
         return self
+
+    @property
+    def descriptor(self) -> int:
+        return self._file.fileno()
+
+    @property
+    def is_growing(self) -> bool:
+        return self._arrival.state is _State.GROWING
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         """Fill a buffer as far as possible, waiting while there is nothing; 0 is the end of the layer."""

@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import io
 import sys
+from collections import deque
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from micropod_img.cancellation import Cancellation
 
 BLOCK = 512
+MAGIC_SIZE = 4
+"""Bytes that tell how a layer is compressed."""
 _CHUNK = 256 * BLOCK  # whole blocks, so that a header never lies across two chunks
 _MAX_ZSTD_WINDOW_LOG = 27  # 128 MiB, what `zstd --ultra -22` needs and zstd itself grants without being asked
 _CORRUPT: tuple[type[Exception], ...] = (
@@ -42,6 +45,7 @@ _CORRUPT: tuple[type[Exception], ...] = (
     zstd.ZstdError,
 )
 DAMAGED_HINT = "micropod-img verify says whether it is damaged here, and --repair fetches it again"
+_BUFFERED = 1 << 20  # more than the buffers of io, isal and zstd hold together, before and behind a decompressor
 _MAX_PADDING = 64 << 20  # a table of contents (zstd:chunked, eStargz) takes a few MiB for 100,000 files
 
 
@@ -57,7 +61,7 @@ def compression_of(first_bytes: bytes) -> Compression:
     """Tell the compression of a layer.
 
     Args:
-        first_bytes: Its first four bytes, or all of them if there are fewer; none at all is an empty archive.
+        first_bytes: Its first `MAGIC_SIZE` bytes, or all of them if there are fewer; none at all is an empty archive.
     """
     if first_bytes.startswith(b"\x1f\x8b"):
         return Compression.GZIP
@@ -96,7 +100,8 @@ class LayerStream:
         max_ratio: Uncompressed bytes for each stored byte, beyond which it is refused as a decompression bomb.
         ratio_floor: Uncompressed bytes up to which any ratio is fine.
         cancellation: Ends the reading between two chunks.
-        copy: Is given the uncompressed bytes of a layer that is compressed.
+        passed: Is told before more is read which uncompressed bytes were handed out or skipped, and up to where the
+            stored bytes unpack to nothing else; that never comes to the end of these.
     """
 
     def __init__(
@@ -108,7 +113,7 @@ class LayerStream:
         max_ratio: int,
         ratio_floor: int,
         cancellation: Cancellation | None = None,
-        copy: Callable[[bytes], None] | None = None,
+        passed: Callable[[bytes, int], None] | None = None,
     ) -> None:
         self.size = 0
         self._digest = digest
@@ -122,8 +127,9 @@ class LayerStream:
         self._stored = _StoredBytes(stored)
         with self._errors():
             self._uncompressed = _uncompressed(self._stored)
-        is_compressed = not isinstance(self._uncompressed, io.BufferedReader)
-        self._copy = copy if is_compressed else None
+        self._passed = passed
+        self._offset = 0
+        self._marks: deque[tuple[int, int]] = deque()
 
     @property
     def diff_id(self) -> Digest:
@@ -170,13 +176,16 @@ class LayerStream:
         return False
 
     def drain(self) -> None:
-        """Read to the end, for the digest; raises as `block`."""
+        """Read to the end, for the digest, without a look at what there is; raises as `block`."""
+        self._passed = None
         while self._fill():
             pass
 
     def _fill(self, *, keep_position: bool = False) -> bool:
         if self._cancellation is not None:
             self._cancellation.check()
+        if self._passed is not None:
+            self._passed(self._chunk, self._passed_offset())
         with self._errors():
             self._chunk = self._uncompressed.read(_CHUNK)
         if not keep_position:
@@ -193,9 +202,19 @@ class LayerStream:
                 f"unpacks to more than {self._max_ratio} times what is stored, as decompression bombs do",
                 "decompression-bomb",
             )
-        if self._copy is not None:
-            self._copy(self._chunk)
         return bool(self._chunk)
+
+    def _passed_offset(self) -> int:
+        """Return up to where the stored bytes unpack to nothing but what has been handed out, which is all up to here.
+
+        No decompressor says that. But at each mark all bytes stored before it, less those that were read and not
+        unpacked yet, had unpacked to what was handed out by then and what was not handed out yet; and neither the ones
+        nor the others fill larger buffers than this.
+        """
+        while self._marks and self._marks[0][0] + _BUFFERED <= self.size:
+            self._offset = max(0, self._marks.popleft()[1] - _BUFFERED)
+        self._marks.append((self.size, self._stored.size))
+        return self._offset
 
     def _truncated(self) -> IntegrityError:
         return IntegrityError(
@@ -250,7 +269,7 @@ class _StoredBytes(io.RawIOBase):
 
 def _uncompressed(stored: _StoredBytes) -> io.BufferedIOBase:
     buffered = io.BufferedReader(stored)
-    match compression_of(buffered.peek(4)[:4]):
+    match compression_of(buffered.peek(MAGIC_SIZE)[:MAGIC_SIZE]):
         case Compression.GZIP:
             return igzip.IGzipFile(fileobj=buffered, mode="rb")  # type: ignore[no-untyped-call]
         case Compression.ZSTD:

@@ -72,6 +72,7 @@ class Overlay:
         upper: Where changes go; None for an overlay that is only read, which takes two lowers at least.
         work: An empty directory on the filesystem of the upper one.
         userxattr: Whether it keeps its own attributes as ``user.overlay.…``, as in a user namespace it must.
+        is_volatile: Whether nothing is made durable when it is unmounted, as far as the kernel can leave that out.
     """
 
     source: str
@@ -80,6 +81,7 @@ class Overlay:
     upper: Path | None = None
     work: Path | None = None
     userxattr: bool = False
+    is_volatile: bool = False
 
 
 def mount_overlay(
@@ -251,6 +253,9 @@ def _configure(context: syscalls.FilesystemContext, overlay: Overlay, name: Call
     if overlay.upper is not None and overlay.work is not None:
         context.set_string("upperdir", name(overlay.upper))
         context.set_string("workdir", name(overlay.work))
+    if overlay.is_volatile:
+        with contextlib.suppress(OSError):  # before Linux 5.10
+            context.set_flag("volatile")
 
 
 def _mount_old(

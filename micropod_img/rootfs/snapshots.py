@@ -1,24 +1,19 @@
 """Committed snapshots: the files that a chain of layers results in, one for each chain ID, shared by all images.
 
-A layer is applied over its parents by umoci in a staging place, made durable, and renamed to ``snapshots/<chain>``:
-what stands there is whole. Each chain ID has one maker at a time; others wait for it, and find its work.
+What stands in ``snapshots/<chain>`` is whole: it was made elsewhere (`micropod_img.rootfs.making`), made durable, and
+renamed.
 """
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from micropod_img import fsutil
 from micropod_img.limits import Limits
-from micropod_img.locks import Patience, locked, signed
 from micropod_img.progress import Notice
 from micropod_img.rootfs.chain import chain_ids
-from micropod_img.rootfs.drivers.metadata import copy_metadata
 from micropod_img.rootfs.leases import lease
-from micropod_img.rootfs.syscalls import sync_filesystem
-from micropod_img.rootfs.totals import ImageTotals, keep_totals
 from micropod_img.store.holding import hold_layers
 from micropod_img.store.waits import observer
 
@@ -31,9 +26,7 @@ if TYPE_CHECKING:
     from micropod_img.progress import ProgressSink
     from micropod_img.rootfs.chain import ChainId
     from micropod_img.rootfs.drivers.driver import Driver
-    from micropod_img.rootfs.gated import GatedLayers
     from micropod_img.rootfs.layer_source import LayerSource
-    from micropod_img.rootfs.umoci import UnpackRoot
     from micropod_img.store.staging import Staging
     from micropod_img.store.store import Store
 
@@ -125,90 +118,19 @@ class Snapshots:
         self, layers: Sequence[Layer], chain: Sequence[ChainId], source: LayerSource, staging: Staging, call: Call
     ) -> None:
         umoci = self._umoci()
-        from micropod_img.rootfs.umoci import UnpackRoot  # noqa: PLC0415 - pulls in pydantic, which a warm start spares
+        # A warm start spares the decompressors, pydantic, and the logging that executors load.
+        from micropod_img.rootfs.making import make_missing  # noqa: PLC0415
+        from micropod_img.rootfs.umoci import UnpackRoots  # noqa: PLC0415
 
         with fsutil.disk_errors(staging.path):
             place = staging.path / "unpack"
             place.mkdir(mode=0o700)
-            copies = staging.path / "uncompressed"
-            copies.mkdir()
-        root = UnpackRoot(place, umoci=umoci)
-        making = _Making(self._store, self._driver, self, root, copies=copies, call=call)
-        self._driver.isolated(lambda: making.run(layers, chain, source), call.cancellation)
+        roots = UnpackRoots(place, umoci=umoci)
+
+        def make() -> None:
+            make_missing(self, chain, layers, source, store=self._store, driver=self._driver, roots=roots, call=call)
+
+        self._driver.isolated(make, call.cancellation)
 
     def _files(self, chain: ChainId) -> Path:
         return self._store.layout.snapshot(chain) / "fs"
-
-
-class _Making:
-    """Makes the missing snapshots of one image, one after the other; the gate looks at the next layer meanwhile."""
-
-    def __init__(
-        self, store: Store, driver: Driver, snapshots: Snapshots, root: UnpackRoot, *, copies: Path, call: Call
-    ) -> None:
-        self._store = store
-        self._copies = copies
-        self._driver = driver
-        self._snapshots = snapshots
-        self._root = root
-        self._call = call
-
-    def run(self, layers: Sequence[Layer], chain: Sequence[ChainId], source: LayerSource) -> None:
-        # A warm start spares the decompressors, and the logging that the executor loads.
-        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
-
-        from micropod_img.rootfs.gated import GatedLayers  # noqa: PLC0415
-
-        totals = ImageTotals()
-        totals.add_snapshots(self._store.layout.snapshot(one) for one in chain if self._snapshots.has(one))
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="gate") as executor:
-            gated = GatedLayers(layers, source, executor, self._call, totals=totals, copies=self._copies)
-            try:
-                for position, chain_id in enumerate(chain):
-                    if not self._snapshots.has(chain_id):
-                        self._make(position, chain, gated)
-            except BaseException:
-                self._call.cancellation.cancel()  # the gate need not finish with the next layer
-                raise
-
-    def _make(self, position: int, chain: Sequence[ChainId], gated: GatedLayers) -> None:
-        call = self._call
-        path = self._store.layout.snapshot_lock(chain[position])
-        on_wait = observer(call.sink, call.ref)
-        patience = Patience(f"snapshot {chain[position]}", on_wait, cancellation=call.cancellation)
-        with fsutil.disk_errors(path), locked(path, patience, owner=signed(f"unpack {call.ref}")):
-            if self._snapshots.has(chain[position]):
-                return
-            passed = gated.passed(position)
-            self._look_ahead(position, chain, gated)
-            with self._store.stage("snapshot") as staging:
-                made = staging.path / "snapshot"
-                with fsutil.disk_errors(made):
-                    fsutil.require_space(
-                        self._store.layout.root, passed.report.unpacked_size, for_what=f"a layer of {call.ref}"
-                    )
-                    made.mkdir(mode=0o700)
-                    parents = self._snapshots.files(chain[:position])
-                    with self._driver.applying(parents, made, self._root.rootfs):
-                        self._root.unpack_layer(passed.blob, cancellation=call.cancellation)
-                        if parents and not passed.report.has_root:
-                            # umoci begins each time with a root directory as if there were none yet.
-                            copy_metadata(parents[-1], self._root.rootfs)
-                    # Before the parent is written, after which nothing changes: whiteouts have a link in there.
-                    shutil.rmtree(made / "work", ignore_errors=True)
-                    keep_totals(made, passed.report.entries, passed.report.unpacked_size)
-                    # With it the whole chain of a mount is known, though nothing that lists its image is left.
-                    (made / "parent").write_text(chain[position - 1] if position else "")
-                    self._commit(made, self._store.layout.snapshot(chain[position]))
-
-    def _look_ahead(self, position: int, chain: Sequence[ChainId], gated: GatedLayers) -> None:
-        for later in range(position + 1, len(chain)):
-            if not self._snapshots.has(chain[later]):
-                gated.look_at(later)
-                return
-
-    def _commit(self, made: Path, place: Path) -> None:
-        # umoci makes nothing durable, and the names and bytes of a layer are many: the filesystem as a whole is asked.
-        sync_filesystem(made)
-        made.rename(place)
-        fsutil.fsync_directory(place.parent)

@@ -8,7 +8,9 @@ first; this is for what the gate and umoci itself may have missed.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import itertools
 import os
 import re
 import shutil
@@ -21,14 +23,17 @@ from micropod_img import run
 from micropod_img.digest import Digest, hex_of
 from micropod_img.errors import DiskError, IntegrityError, MicropodError, ToolError, UnsafeError
 from micropod_img.fsutil import disk_error, disk_errors
-from micropod_img.rootfs.layer_stream import Compression, compression_of
+from micropod_img.rootfs.fuse_file import served_file
+from micropod_img.rootfs.layer_stream import MAGIC_SIZE, Compression, compression_of
+from micropod_img.rootfs.passage import NotPassedError
 from micropod_img.rootfs.private_layout import TAG, blobs_of, write_layout
 from micropod_img.rootfs.quoting import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from micropod_img.cancellation import Cancellation
+    from micropod_img.rootfs.passage import Passage
 
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
 _FULL_MAPPING = 1 << 16
@@ -51,18 +56,33 @@ class LayerBlob:
         path: Its file.
         digest: Its digest.
         diff_id: The digest of its uncompressed bytes.
-        uncompressed: A private file of these bytes, if there is one; it is gone when it has been unpacked.
     """
 
     path: Path
     digest: Digest
     diff_id: Digest
-    uncompressed: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PassingBlob:
+    """A layer that is passing the gate.
+
+    Attributes:
+        digest: Its digest.
+        diff_id: The digest of its uncompressed bytes.
+        compression: How the bytes that pass are compressed; those of a layer with none are uncompressed.
+        passage: Gives them.
+    """
+
+    digest: Digest
+    diff_id: Digest
+    compression: Compression
+    passage: Passage
 
     @property
-    def readable(self) -> tuple[Path, Digest]:
-        """The file that is read, and the digest of what is in there."""
-        return (self.path, self.digest) if self.uncompressed is None else (self.uncompressed, self.diff_id)
+    def readable_digest(self) -> Digest:
+        """The digest of the bytes that pass."""
+        return self.diff_id if self.compression is Compression.NONE else self.digest
 
 
 class UnpackRoot:
@@ -85,9 +105,7 @@ class UnpackRoot:
         with disk_errors(directory):
             self.rootfs.mkdir()
             self.rootfs.chmod(0o755)
-            # A copy: umoci could change a hard link of itself.
-            shutil.copyfile(umoci, directory / "umoci")
-            (directory / "umoci").chmod(0o755)
+            _copy_program(umoci, directory / "umoci")
             # umoci reads there whether it is in a user namespace, and then makes plain files of devices.
             (directory / "proc/self").mkdir(parents=True)
             (directory / "proc/self/uid_map").write_text(_id_map("uid_map"))
@@ -120,14 +138,17 @@ class UnpackRoot:
             raise IntegrityError("the configuration has other diff IDs than the layers", code="diff-id-mismatch")
         self._unpack(layers, cancellation)
 
-    def unpack_layer(self, layer: LayerBlob, *, cancellation: Cancellation | None = None) -> None:
+    def unpack_layer(self, layer: LayerBlob | PassingBlob, *, cancellation: Cancellation | None = None) -> None:
         """Apply one layer to what is in `rootfs`: a mounted overlay of its parents, or an empty directory.
 
         Args:
-            layer: The layer.
+            layer: The layer. One that is passing the gate is unpacked as it passes, which takes a private mount
+                namespace, and this ends when all of it has.
             cancellation: Ends umoci.
 
         Raises:
+            NotPassedError: The gate let no more pass.
+            FuseUnavailableError: Here no layer can be unpacked that has not passed; nothing was.
             IntegrityError: A blob is not what its digest or diff ID says, or links to a file that is not there.
             UnsafeError: umoci refused it.
             DiskError: The disk is full, read-only, or does not allow this.
@@ -135,38 +156,40 @@ class UnpackRoot:
         """
         self._unpack([layer], cancellation)
 
-    def _unpack(self, layers: Sequence[LayerBlob], cancellation: Cancellation | None) -> None:
+    def _unpack(self, layers: Sequence[LayerBlob | PassingBlob], cancellation: Cancellation | None) -> None:
         with disk_errors(self._directory):
             self._write_image(layers)
-        argv = [*_enter(self._directory), "/umoci", "--log=error", "raw", "unpack"]
-        argv += ["--rootless"] if _is_rootless() else []
-        argv += ["--image", f"/image:{TAG}", "/rootfs"]
-        try:
-            completed = run.run(argv, env=_ENVIRONMENT, pass_fds=self._keep_open, cancellation=cancellation)
-        except run.ProgramNotFoundError as error:
-            raise ToolError(f"{error.args[0]} cannot be started", code="tool-missing") from error
-        finally:
-            self._remove_copies(layers)
+        with contextlib.ExitStack() as served:
+            passing = [layer for layer in layers if isinstance(layer, PassingBlob)]
+            for layer in passing:
+                path = self._blob(layer.readable_digest)
+                served.enter_context(served_file(path, layer.passage.size, layer.passage.read))
+                served.callback(layer.passage.stop_reading)
+            completed = self._run(cancellation)
+            if any(layer.passage.has_ended for layer in passing):
+                raise NotPassedError
         if completed.status != 0:
             subject = f"layer {layers[0].digest}" if len(layers) == 1 else "a layer of this image"
             raise _error(completed, subject, self.rootfs)
 
-    def _remove_copies(self, layers: Sequence[LayerBlob]) -> None:
-        """Remove what is large, and would be written to the disk before a snapshot is committed."""
-        copies = [layer.uncompressed for layer in layers if layer.uncompressed is not None]
-        if copies:
-            shutil.rmtree(self._directory / "image", ignore_errors=True)
-        for path in copies:
-            path.unlink(missing_ok=True)
+    def _run(self, cancellation: Cancellation | None) -> run.Completed:
+        argv = [*_enter(self._directory), "/umoci", "--log=error", "raw", "unpack"]
+        argv += ["--rootless"] if _is_rootless() else []
+        argv += ["--image", f"/image:{TAG}", "/rootfs"]
+        try:
+            return run.run(argv, env=_ENVIRONMENT, pass_fds=self._keep_open, cancellation=cancellation)
+        except run.ProgramNotFoundError as error:
+            raise ToolError(f"{error.args[0]} cannot be started", code="tool-missing") from error
 
-    def _write_image(self, layers: Sequence[LayerBlob]) -> None:
+    def _write_image(self, layers: Sequence[LayerBlob | PassingBlob]) -> None:
         image = self._directory / "image"
         if image.exists():
             shutil.rmtree(image)
-        blobs = blobs_of(image)
         for layer in layers:
-            path, digest = layer.readable
-            _link_or_copy(path, blobs / hex_of(digest))
+            if isinstance(layer, PassingBlob):
+                self._blob(layer.readable_digest).touch()
+            else:
+                _link_or_copy(layer.path, self._blob(layer.digest))
         config = {
             "architecture": "amd64",  # the spec wants the two, umoci does not look
             "os": "linux",
@@ -174,14 +197,65 @@ class UnpackRoot:
         }
         write_layout(image, config, layers=[_describe_layer(layer) for layer in layers])
 
+    def _blob(self, digest: Digest) -> Path:
+        return blobs_of(self._directory / "image") / hex_of(digest)
 
-def _describe_layer(layer: LayerBlob) -> dict[str, object]:
-    path, digest = layer.readable
-    compression = Compression.NONE
-    if layer.uncompressed is None:
-        with path.open("rb") as blob:
-            compression = compression_of(blob.read(4))
-    return {"mediaType": _LAYER + compression.value, "digest": digest, "size": path.stat().st_size}
+
+class UnpackRoots:
+    """Places for umoci, one for each that runs at a time.
+
+    Args:
+        directory: An empty directory that is nobody else's (mode 0700), on the filesystem that the files shall be on.
+        umoci: The program.
+    """
+
+    def __init__(self, directory: Path, *, umoci: Path) -> None:
+        self._directory = directory
+        self._umoci = umoci
+        self._numbers = itertools.count()
+        self._free: list[UnpackRoot] = []
+
+    @contextlib.contextmanager
+    def root(self) -> Iterator[UnpackRoot]:
+        """Take a place; it is used again, unless something went wrong in it and may have left a mount.
+
+        Raises:
+            DiskError: It cannot be written.
+        """
+        try:
+            root = self._free.pop()
+        except IndexError:
+            place = self._directory / str(next(self._numbers))
+            with disk_errors(place):
+                place.mkdir(mode=0o700)
+            root = UnpackRoot(place, umoci=self._umoci)
+        yield root
+        self._free.append(root)
+
+
+def _describe_layer(layer: LayerBlob | PassingBlob) -> dict[str, object]:
+    if isinstance(layer, PassingBlob):
+        digest, size, compression = layer.readable_digest, layer.passage.size, layer.compression
+    else:
+        digest, size = layer.digest, layer.path.stat().st_size
+        with layer.path.open("rb") as blob:
+            compression = compression_of(blob.read(MAGIC_SIZE))
+    return {"mediaType": _LAYER + compression.value, "digest": digest, "size": size}
+
+
+def _copy_program(source: Path, destination: Path) -> None:
+    """Copy umoci, which could change a hard link of itself, so that it can be started.
+
+    By another program: of a file that was open for writing here, a child that another thread starts in that moment has
+    the descriptor until its exec, and what is open for writing cannot be started (execve(2), ETXTBSY).
+    """
+    copy = [_program("cp"), "--reflink=auto", "--", str(source), str(destination)]
+    completed = run.run(copy, env={"LC_ALL": "C.UTF-8"})
+    if completed.status != 0:
+        raise _system_error(completed.stderr.strip().lower(), destination, completed.stderr) or ToolError(
+            "umoci cannot be copied to where it works", code="tool-not-contained", detail=completed.stderr
+        )
+    destination.chmod(0o755)
 
 
 def _link_or_copy(source: Path, destination: Path) -> None:
@@ -314,8 +388,14 @@ def _error(completed: run.Completed, subject: str, rootfs: Path) -> MicropodErro
     for known in _KNOWN_ERRORS:
         if re.search(known.pattern, said):
             return known.kind(f"{subject} {known.message}", code=known.code, hint=known.hint, detail=detail)
+    return _system_error(said, rootfs, detail) or ToolError(
+        f"umoci could not unpack {subject}", code="umoci-failed", detail=detail
+    )
+
+
+def _system_error(said: str, path: Path, detail: str) -> DiskError | None:
     for ending, number in _SYSTEM_ERRORS.items():
         if said.endswith(ending):
-            error = disk_error(OSError(number, os.strerror(number)), rootfs)
+            error = disk_error(OSError(number, os.strerror(number)), path)
             return DiskError(error.message, code=error.code, hint=error.hint, detail=detail)
-    return ToolError(f"umoci could not unpack {subject}", code="umoci-failed", detail=detail)
+    return None

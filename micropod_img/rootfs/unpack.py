@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from micropod_img import fsutil
@@ -97,16 +96,11 @@ def _occupied(target: Path) -> ConflictError:
 def _passed_layers(store: Store, image: Image, staging: Staging, call: Call, place: Path) -> list[LayerBlob]:
     blobs = staging.path / "layers"
     hold_layers(store, image, blobs)
-    with ThreadPoolExecutor(max_workers=_GATES, thread_name_prefix="gate") as executor:
-        gated = GatedLayers(image.layer_details, HeldLayers(blobs), executor, call)
-        try:
-            positions = range(len(image.layers))
-            for position in positions:
-                gated.look_at(position)
-            passed = [gated.passed(position) for position in positions]
-        except BaseException:
-            call.cancellation.cancel()
-            raise
+    with GatedLayers(image.layer_details, HeldLayers(blobs), call, at_once=_GATES) as gated:
+        positions = range(len(image.layers))
+        for position in positions:
+            gated.look_at(position)
+        passed = [gated.passed(position) for position in positions]
     # Later layers may take away what earlier ones brought, but each is there as a whole at one time.
     largest = max((one.report.unpacked_size for one in passed), default=0)
     fsutil.require_space(place.parent, largest, for_what=f"a layer of {call.ref}")

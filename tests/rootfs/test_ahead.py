@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -20,11 +22,12 @@ from micropod_img.pull import retry
 from micropod_img.rootfs.ahead import UnpackingAhead
 from micropod_img.rootfs.chain import chain_ids
 from micropod_img.rootfs.snapshots import Call
+from micropod_img.rootfs.umoci import UnpackRoot
 from micropod_img.store.store import Store
 from tests.rootfs.local_images import LocalService, gzip_layer
-from tests.rootfs.tar_layers import header, tree
+from tests.rootfs.tar_layers import file, header, tree
 from tests.rootfs.unpacking import as_root
-from tests.support.faults import BLOBS, MANIFESTS, altered, on, silent, stalled
+from tests.support.faults import BLOBS, MANIFESTS, altered, cut, on, silent, stalled
 from tests.support.images import image
 from tests.support.layers import Entry, random_layer
 from tests.support.scripted import Response, ScriptedRegistry, oci_error
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from micropod_img.rootfs.umoci import LayerBlob, PassingBlob
+    from tests.support.faults import Change
     from tests.support.layers import Layer
     from tests.support.scripted import Fault, RecordedRequest
 
@@ -46,6 +51,9 @@ BOTTOM = random_layer(9 << 20, seed=1)
 MIDDLE = gzip_layer([Entry("middle", b"m" * 1000)])
 TOP = gzip_layer([Entry("top", b"t" * 1000), Entry(".wh.middle")])
 IMAGE = image([BOTTOM, MIDDLE, TOP])
+# Large enough that the gate lets the first of it pass before it has seen the last.
+FILES = 9
+MANY = gzip_layer([Entry(f"many-{number}", os.urandom(1 << 20)) for number in range(FILES)])
 REFUSED = gzip_layer([header(b".wh..", b"0")])
 
 
@@ -109,14 +117,71 @@ def test_a_second_image_on_the_same_base_fetches_and_unpacks_only_its_own_layers
     assert unpacked == [TOP.digest]
 
 
-def test_nothing_is_unpacked_of_a_layer_before_all_of_it_is_here(
-    scripted: ScriptedRegistry, service: LocalService, unpacked: list[str]
+def test_a_large_layer_is_unpacked_while_it_arrives_and_is_no_snapshot_before_all_of_it_is_here(
+    scripted: ScriptedRegistry, service: LocalService, store_root: Path
 ) -> None:
-    scripted.faults = (on(f"{BLOBS}{BOTTOM.digest}", stalled(BOTTOM.size - 10)),)
+    scripted.faults = (on(f"{BLOBS}{MANY.digest}", stalled(MANY.size - 10)),)
+    seen: list[bool] = []
+
+    def release() -> None:
+        deadline = time.monotonic() + SECONDS
+        while not list((store_root / "tmp").glob("snapshot-*/snapshot/fs/many-0")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        seen.append(time.monotonic() < deadline)
+        seen.append(not snapshot(store_root, MANY).exists())
+        scripted.released.set()
+
+    watching = threading.Thread(target=release)
+    watching.start()
+    pod = service.create_pod(scripted.serve("some/image", "v1", image([MANY, TOP])))
+    watching.join()
+    assert seen == [True, True]
+    assert set(tree(pod.rootfs)) == {b"top", *(f"many-{number}".encode() for number in range(FILES))}
+
+
+def test_a_large_layer_that_stalls_in_the_middle_ends_in_time_and_leaves_nothing(
+    scripted: ScriptedRegistry, service: LocalService, store_root: Path
+) -> None:
+    scripted.faults = (on(f"{BLOBS}{MANY.digest}", stalled(MANY.size - 10)),)
     with pytest.raises(MicropodError) as caught:
-        service.create_pod(scripted.serve("some/image", "v1", IMAGE), stall_timeout=1, timeout=2)
+        service.create_pod(scripted.serve("some/image", "v1", image([MANY, TOP])), stall_timeout=1, timeout=2)
     assert caught.value.exit_status == 5
-    assert unpacked == []
+    assert not snapshot(store_root, MANY).exists()
+
+
+@pytest.mark.parametrize("change", [altered(), cut(5 << 20)], ids=["altered", "cut off"])
+def test_a_large_layer_that_comes_wrong_is_unpacked_once_more_when_it_comes_right(
+    change: Change, scripted: ScriptedRegistry, service: LocalService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "_FIRST_DELAY", 0.01)
+    scripted.faults = (on(f"{BLOBS}{MANY.digest}", change, times=1),)
+    pod = service.create_pod(scripted.serve("some/image", "v1", image([MANY, TOP])))
+    assert len(tree(pod.rootfs)) == FILES + 1
+
+
+def test_of_a_large_layer_nothing_is_unpacked_that_follows_what_the_gate_refuses(
+    scripted: ScriptedRegistry, service: LocalService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: set[str] = set()
+    real = UnpackRoot.unpack_layer
+
+    def looking(self: UnpackRoot, layer: LayerBlob | PassingBlob, **arguments: object) -> None:
+        try:
+            real(self, layer, **arguments)  # type: ignore[arg-type]  # its only one is handed on as it is
+        finally:
+            names.update(path.name for path in self.rootfs.iterdir())
+
+    monkeypatch.setattr(UnpackRoot, "unpack_layer", looking)
+    archive = b"".join(
+        [
+            *(file(f"before-{number}".encode(), os.urandom(1 << 20)) for number in range(5)),
+            header(b".wh..", b"0"),
+            *(file(f"behind-{number}".encode(), os.urandom(1 << 20)) for number in range(5)),
+        ]
+    )
+    with pytest.raises(UnsafeError):
+        service.create_pod(scripted.serve("some/image", "v1", image([gzip_layer([archive])])))
+    assert not any(name.startswith("behind") for name in names)
 
 
 def test_a_layer_that_is_refused_ends_the_download_of_those_above(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from micropod_img.errors import DiskError, UnsupportedError
+from micropod_img.rootfs import making
 from micropod_img.rootfs.drivers import choice
 from micropod_img.rootfs.drivers.copies import CopyDriver
 from micropod_img.rootfs.drivers.fuse import FuseOverlayDriver
@@ -78,6 +79,17 @@ def test_a_pod_and_a_plain_unpack_have_the_tree_that_the_layers_describe(
     if driver == "overlay":
         plain = tree(service.unpack(ref, tmp_path / "plain", policy="never"))
         assert as_described(plain, expected) == expected
+
+
+@pytest.mark.parametrize("driver", ["overlay", "overlay-userxattr"], indirect=True)
+@pytest.mark.parametrize("case", FAITHFUL)
+def test_a_pod_of_layers_that_are_unpacked_apart_has_the_tree_that_they_describe(
+    case: str, service: LocalService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(making, "_SMALLEST_APART", 0)
+    archives, expected = FAITHFUL[case]
+    rootfs = service.create_pod(service.put_layers(*archives), policy="never").rootfs
+    assert without_link_counts(as_described(tree(rootfs), expected)) == without_link_counts(expected)
 
 
 def test_times_of_directories_are_those_of_a_plain_unpack(service: LocalService, tmp_path: Path) -> None:

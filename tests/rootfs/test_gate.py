@@ -220,7 +220,10 @@ class TestReport:
             ]
         )
         assert check(archive + END) == GateReport(
-            diff_id=sha256_of(archive + END), entries=5, unpacked_size=3 + 4 + 4096, has_xattrs=False
+            diff_id=sha256_of(archive + END),
+            entries=5,
+            unpacked_size=3 + 4 + 4096,
+            has_xattrs=False,
         )
 
     def test_the_report_tells_of_attributes(self) -> None:

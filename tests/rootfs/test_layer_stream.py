@@ -5,11 +5,16 @@ import gc
 import gzip
 import io
 import os
+import random
+import struct
 import sys
 import weakref
+import zlib
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from micropod_img.cancellation import Cancellation, CancelledError
 from micropod_img.digest import sha256_of
@@ -22,9 +27,17 @@ from tests.rootfs.tar_layers import BLOCK, END, GZIP_LAYER, extended, file, head
 from tests.support.layers import Compression, Entry, directory, hardlink, layer, symlink, whiteout
 from tests.support.processes import run
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+RANDOM = random.Random(0).randbytes(2 * MIB)  # noqa: S311 - no secret
+ZEROS = bytes(2 * MIB)
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip", "gzip-members", "estargz", "zstd", "zstd-chunked"])
@@ -218,3 +231,140 @@ def checked_elsewhere(layer: str) -> tuple[int, str]:
     )
     grown, code = run(sys.executable, "-c", program).stdout.split()
     return int(grown), code
+
+
+class Told:
+    """What a gate tells of what has passed, and that it is not too much.
+
+    Args:
+        blob: The layer as it is stored.
+    """
+
+    def __init__(self, blob: bytes) -> None:
+        self.content = bytearray()
+        self.offset = 0
+        self._blob = blob
+        self._size = 0
+        self._decompressor: zlib._Decompress | zstd.ZstdDecompressor | None = None
+
+    def passed(self, chunk: bytes, offset: int) -> None:
+        assert self.offset <= offset <= len(self._blob)
+        self.content += chunk
+        self._unpack(self._blob[self.offset : offset])
+        self.offset = offset
+        assert self._size <= len(self.content), "more could be read than has passed"
+
+    def _unpack(self, piece: bytes) -> None:
+        """Count to how much more is unpacked, by other libraries than the gate's."""
+        is_gzip = self._blob.startswith(b"\x1f\x8b")
+        if not is_gzip and self._blob[1:4] not in (b"\xb5\x2f\xfd", b"\x2a\x4d\x18"):
+            self._size += len(piece)
+            return
+        while piece:
+            if self._decompressor is None or self._decompressor.eof:
+                self._decompressor = zlib.decompressobj(wbits=31) if is_gzip else zstd.ZstdDecompressor()
+            self._size += len(self._decompressor.decompress(piece))
+            piece = self._decompressor.unused_data if self._decompressor.eof else b""
+
+
+def told_of(blob: bytes, archive: bytes, code: str = "") -> Told:
+    """Let the gate look at a layer that may pass, or is refused, and return what it told; which is as it should be."""
+    told = Told(blob)
+    with pytest.raises(UnsafeError) if code else contextlib.nullcontext() as caught:
+        check_layer(
+            io.BytesIO(blob),
+            digest=SOME_DIGEST,
+            media_type=GZIP_LAYER,
+            diff_id=sha256_of(archive),
+            passed=told.passed,
+        )
+    if caught is None:
+        assert told.content == archive
+    else:
+        assert caught.value.code == code
+        assert archive.startswith(told.content)
+    return told
+
+
+def quick_gzip(content: bytes) -> bytes:
+    return gzip.compress(content, 1, mtime=0)
+
+
+def in_pieces(content: bytes, compress: Callable[[bytes], bytes], nothing: bytes = b"") -> bytes:
+    """Compress piece by piece, with something in between that unpacks to nothing."""
+    return b"".join(compress(content[at : at + MIB // 2]) + nothing for at in range(0, len(content), MIB // 2))
+
+
+def with_empty_blocks(content: bytes) -> bytes:
+    compressor = zlib.compressobj(1, wbits=31)
+    empty = b"\0\0\0\xff\xff" * 100_000  # RFC 1951, 3.2.4
+    return (
+        in_pieces(content, lambda piece: compressor.compress(piece) + compressor.flush(zlib.Z_FULL_FLUSH), empty)
+        + compressor.flush()
+    )
+
+
+def with_long_names(content: bytes) -> bytes:
+    """Compress to members whose headers have a name of nearly half a megabyte, which isal keeps in its buffer."""
+
+    def member(piece: bytes) -> bytes:
+        plain = quick_gzip(piece)
+        return plain[:3] + b"\x08" + plain[4:10] + b"a" * 500_000 + b"\0" + plain[10:]
+
+    return in_pieces(content, member)
+
+
+SKIPPABLE = struct.pack("<II", 0x184D2A50, MIB // 2) + bytes(MIB // 2)
+WAYS_TO_STORE: dict[str, Callable[[bytes], bytes]] = {
+    "as it is": bytes,
+    "gzip": quick_gzip,
+    "members": lambda content: in_pieces(content, quick_gzip),
+    "stored members": lambda content: in_pieces(content, lambda piece: gzip.compress(piece, 0, mtime=0)),
+    "empty members": lambda content: in_pieces(content, quick_gzip, quick_gzip(b"") * 3000),
+    "empty blocks": with_empty_blocks,
+    "long names": with_long_names,
+    "zstd": zstd.compress,
+    "frames": lambda content: in_pieces(content, zstd.compress),
+    "empty frames": lambda content: in_pieces(content, zstd.compress, zstd.compress(b"") * 500),
+    "skippable frames": lambda content: in_pieces(content, zstd.compress, SKIPPABLE),
+}
+
+
+# In real sizes: what is buffered before and behind a decompressor is what this is about.
+@pytest.mark.parametrize("store", WAYS_TO_STORE.values(), ids=WAYS_TO_STORE)
+@settings(deadline=None, max_examples=5)
+@given(parts=st.lists(st.tuples(st.booleans(), st.integers(MIB, 2 * MIB)), min_size=3, max_size=6))
+def test_no_more_of_what_is_stored_can_be_unpacked_than_has_passed(
+    store: Callable[[bytes], bytes], parts: list[tuple[bool, int]]
+) -> None:
+    archive = b"".join(file(b"a", (RANDOM if is_random else ZEROS)[:size]) for is_random, size in parts) + END
+    told_of(store(archive), archive)
+
+
+@pytest.mark.parametrize("store", WAYS_TO_STORE.values(), ids=WAYS_TO_STORE)
+def test_what_is_stored_can_be_read_soon_after_it_has_passed(store: Callable[[bytes], bytes]) -> None:
+    archive = file(b"a", RANDOM + RANDOM) + END
+    blob = store(archive)
+    assert told_of(blob, archive).offset > len(blob) - 5 * MIB
+
+
+@pytest.mark.parametrize("blocks", [254, 255, 256, 257])
+@pytest.mark.parametrize("way", ["as it is", "gzip", "zstd"])
+def test_the_header_of_what_is_refused_does_not_pass(blocks: int, way: str) -> None:
+    good = file(b"good", RANDOM[: (5 * 256 + blocks - 1) * BLOCK])  # chunks are of 256 blocks
+    archive = good + file(b"../bad", RANDOM) + END
+    told = told_of(WAYS_TO_STORE[way](archive), archive, "unsafe-layer")
+    assert len(good) - 300 * BLOCK < len(told.content) <= len(good)
+
+
+@pytest.mark.parametrize("blocks", [252, 253, 254, 255, 256])
+def test_the_header_of_what_is_refused_for_its_extended_header_does_not_pass(blocks: int) -> None:
+    before = file(b"good", RANDOM[: (5 * 256 + blocks - 1) * BLOCK]) + extended({b"path": b"../bad"})
+    archive = before + header(b"harmless") + END
+    assert len(told_of(archive, archive, "unsafe-layer").content) <= len(before)
+
+
+def test_nothing_passes_of_what_is_read_for_the_digest_only() -> None:
+    good = file(b"good", RANDOM)
+    archive = good + b"no header".ljust(BLOCK, b"!") + RANDOM
+    assert len(told_of(archive, archive, "ambiguous-layer").content) <= len(good)

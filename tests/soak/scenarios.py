@@ -25,6 +25,8 @@ _CONFLICT: Final = 9
 IMAGES: Final[dict[str, Manifest]] = {
     "small": image([_BASE, _CHANGE]),
     "other": image([_BASE, _OTHER]),
+    # Its first layers are unpacked while they arrive, and beside one another.
+    "large": image([random_layer(4_300_000, seed=2), random_layer(4_300_000, seed=3), layer([whiteout("random-2")])]),
     "index": index([image([_BASE]), image([random_layer(50_000)], platform="linux/arm64")]),
 }
 """What the registry has, by repository."""
@@ -124,6 +126,9 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         listed=_BOTH,
         keeps=_BOTH,
         pod="one",
+    ),
+    "pod create, of large layers": Scenario(
+        ("pod", "create", "{large}", "--id", "large"), repeated=_OR_DONE, listed=("large",)
     ),
     "pod create, warm": Scenario(
         ("pod", "create", "{small}", "--id", "one"), store=_UNPACKED, repeated=_OR_DONE, listed=_BOTH, pod="one"

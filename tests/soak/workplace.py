@@ -160,7 +160,8 @@ class Workplace:
         scenario = SCENARIOS[_POD_CREATED]
         self._set_up(scenario)
         self._succeed(scenario.command)
-        self._succeed(("pod", "create", "{other}", "--id", "other"))
+        for other in ("other", "large"):
+            self._succeed(("pod", "create", f"{{{other}}}", "--id", other))
         self._succeed(("unpack", "{small}", "{dest}"))
         self._succeed(("mount", "{small}", "{place}"))
         files = {name: self._place.files_seen_at(self._place.around / name) for name in ("dest", "place")}

@@ -24,6 +24,7 @@ class CopyDriver:
 
     name = "copy"
     mounts = False
+    joins = False
 
     def isolated(self, work: Callable[[], Result], cancellation: Cancellation) -> Result:  # noqa: ARG002 - see Driver
         """Do work as it is: nothing is mounted."""

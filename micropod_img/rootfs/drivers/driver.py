@@ -79,6 +79,10 @@ class Driver(Protocol):
     def mounts(self) -> bool:
         """Whether a pod's files are seen only while something is mounted."""
 
+    @property
+    def joins(self) -> bool:
+        """Whether files that were unpacked in an empty directory can be a snapshot (`micropod_img.rootfs.joining`)."""
+
     def isolated(self, work: Callable[[], Result], cancellation: Cancellation) -> Result:
         """Do work that uses `applying` where its mounts cannot outlive it."""
 

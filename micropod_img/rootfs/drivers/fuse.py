@@ -37,6 +37,7 @@ class FuseOverlayDriver:
 
     name = "fuse-overlayfs"
     mounts = True
+    joins = False
 
     def __init__(self, layout: StoreLayout) -> None:
         self._layout = layout

@@ -31,6 +31,7 @@ class OverlayDriver:
     """
 
     mounts = True
+    joins = True
 
     def __init__(self, layout: StoreLayout, *, userxattr: bool) -> None:
         self._layout = layout
@@ -52,7 +53,8 @@ class OverlayDriver:
         make_root(fs, parents[-1] if parents else None)
         if parents:
             work.mkdir()
-            self._mount(parents, target, upper=fs, work=work)
+            # What the kernel need not do here is done when the snapshot is committed, while the next one is made.
+            self._mount(parents, target, upper=fs, work=work, is_volatile=True)
         else:
             bind_mount(fs, target)
         yield
@@ -86,6 +88,7 @@ class OverlayDriver:
         upper: Path | None = None,
         work: Path | None = None,
         nosuid_nodev: bool = False,
+        is_volatile: bool = False,
     ) -> None:
         overlay = Overlay(
             source_of(lowers),
@@ -94,6 +97,7 @@ class OverlayDriver:
             upper,
             work,
             userxattr=self._userxattr,
+            is_volatile=is_volatile,
         )
         mount_overlay(overlay, target, nosuid_nodev=nosuid_nodev, short_name=self._short_name)
 
