@@ -1,6 +1,6 @@
-"""How the missing snapshots of an image are made: one layer after the other, each over its parents, by umoci.
+"""How the missing snapshots of an image are made, each layer over its parents, or beside them where that is the same.
 
-A layer is applied in a staging place, and if it is large, it still passes the gate meanwhile. Then the next one begins,
+umoci works in a staging place, and if a layer is large, it still passes the gate meanwhile. Then the next one follows,
 over that place, which at the same time is made durable and gets its name. Each chain ID has one maker at a time; others
 wait for it, and find its work.
 """
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from micropod_img.store.store import Store
 
 
-_AT_ONCE: Final = int(os.environ.get("AO", "3"))
+_AT_ONCE: Final = max(2, min(4, len(os.sched_getaffinity(0))))
 """Layers in work. umoci has one busy thread, the gate another; with more of them the disk is what is slow."""
 
 _SMALLEST_APART: Final = 4 << 20
