@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -28,6 +29,8 @@ _LONGEST_VALUE = 255  # fsconfig(2) copies 256 bytes
 _OPTION_PAGE = 4095  # mount(2) copies one page
 _PLAIN = re.compile(r"[A-Za-z0-9/._@+=~ -]*\Z")
 _HOLDERS_SHOWN = 3
+_EXEC_SECONDS = 2.0
+_POLL_SECONDS = 0.005
 
 
 def source_of(lowers: Sequence[Path]) -> str:
@@ -142,13 +145,19 @@ def forbid_writing(target: Path) -> None:
 def unmount_private(target: Path) -> None:
     """Unmount what nobody outside of this thread's mount namespace can have used.
 
+    A child that another thread starts meanwhile has what we had open in there until its exec, which is waited for.
+
     Raises:
         MicropodError: As `unmount`.
     """
-    try:
-        syscalls.umount(str(target))
-    except OSError as error:
-        raise mount_error(error, target) from error
+    deadline = time.monotonic() + _EXEC_SECONDS
+    while True:
+        try:
+            return syscalls.umount(str(target))
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise mount_error(error, target) from error
+        time.sleep(_POLL_SECONDS)
 
 
 def unmount(target: Path) -> None:

@@ -71,7 +71,8 @@ def test_the_store_stays_as_it_is_and_no_layer_is_fetched(
     assert (plan.digest, plan.download_bytes) == (IMAGE.digest, sum(blob.size for blob in IMAGE.blobs))
     assert plan.needed_bytes >= plan.download_bytes
     status = os.statvfs(store_root)
-    assert 0 < plan.free_bytes <= status.f_frsize * status.f_bfree
+    # Others use the disk meanwhile.
+    assert plan.free_bytes == pytest.approx(status.f_frsize * status.f_bfree, rel=0.1)
 
 
 def test_it_says_which_places_are_asked_with_whose_credential(

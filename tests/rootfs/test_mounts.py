@@ -4,6 +4,7 @@ import _thread
 import contextlib
 import errno
 import os
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -183,3 +184,22 @@ def test_an_interrupt_is_raised_when_private_work_has_ended() -> None:
 def test_a_call_that_fails_says_why(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="Invalid argument"):
         syscalls.umount(str(tmp_path))
+
+
+@as_root
+def test_a_private_unmount_waits_for_a_child_that_has_what_was_open_when_it_was_forked(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    target.mkdir()
+    (source / "file").touch()
+
+    def work() -> bool:
+        bind_mount(source, target)
+        opened = os.open(target / "file", os.O_RDONLY)
+        letting_go = threading.Timer(0.1, os.close, [opened])
+        letting_go.start()
+        mounts.unmount_private(target)
+        letting_go.join()
+        return not target.is_mount()
+
+    assert in_private_mounts(work, Cancellation())
