@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Self
 from micropod_img.errors import MicropodError
 from micropod_img.rootfs.footprint import Footprint
 from micropod_img.rootfs.gate import check_layer, count_again
+from micropod_img.rootfs.layer_blobs import LayerBlob, PassingBlob
 from micropod_img.rootfs.layer_source import LayerLostError
 from micropod_img.rootfs.layer_stream import BLOCK, MAGIC_SIZE, Compression, compression_of
 from micropod_img.rootfs.passage import NotPassedError, StoredPassage, UncompressedPassage
 from micropod_img.rootfs.totals import ImageTotals
-from micropod_img.rootfs.umoci import LayerBlob, PassingBlob
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -37,9 +37,10 @@ if TYPE_CHECKING:
     from micropod_img.models import Layer
     from micropod_img.rootfs.chain import ChainId
     from micropod_img.rootfs.drivers.driver import Driver
+    from micropod_img.rootfs.layer_blobs import PassingBlob
     from micropod_img.rootfs.layer_source import LayerSource
     from micropod_img.rootfs.snapshots import Call, Snapshots
-    from micropod_img.rootfs.umoci import PassingBlob, UnpackRoot, UnpackRoots
+    from micropod_img.rootfs.umoci import UnpackRoot, UnpackRoots
     from micropod_img.store.store import Store
 
 

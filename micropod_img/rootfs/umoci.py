@@ -24,7 +24,8 @@ from micropod_img.digest import Digest, hex_of
 from micropod_img.errors import DiskError, IntegrityError, MicropodError, ToolError, UnsafeError
 from micropod_img.fsutil import disk_error, disk_errors
 from micropod_img.rootfs.fuse_file import served_file
-from micropod_img.rootfs.layer_stream import MAGIC_SIZE, Compression, compression_of
+from micropod_img.rootfs.layer_blobs import LayerBlob, PassingBlob
+from micropod_img.rootfs.layer_stream import MAGIC_SIZE, compression_of
 from micropod_img.rootfs.passage import NotPassedError
 from micropod_img.rootfs.private_layout import TAG, blobs_of, write_layout
 from micropod_img.rootfs.quoting import printable
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from micropod_img.cancellation import Cancellation
-    from micropod_img.rootfs.passage import Passage
 
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
 _FULL_MAPPING = 1 << 16
@@ -46,43 +46,6 @@ _WITH_UMASK = ("/bin/sh", "-c", 'umask 022 && exec "$0" "$@"')
 _ENVIRONMENT = {"GOGC": "400"}
 _NOT_STARTED = (125, 126, 127)  # chroot(1), "Exit status"
 _HINTS_OF_SIGNALS = {"SIGKILL": "the kernel does that when memory runs out"}
-
-
-@dataclass(frozen=True, slots=True)
-class LayerBlob:
-    """A layer that passed the gate.
-
-    Attributes:
-        path: Its file.
-        digest: Its digest.
-        diff_id: The digest of its uncompressed bytes.
-    """
-
-    path: Path
-    digest: Digest
-    diff_id: Digest
-
-
-@dataclass(frozen=True, slots=True)
-class PassingBlob:
-    """A layer that is passing the gate.
-
-    Attributes:
-        digest: Its digest.
-        diff_id: The digest of its uncompressed bytes.
-        compression: How the bytes that pass are compressed; those of a layer with none are uncompressed.
-        passage: Gives them.
-    """
-
-    digest: Digest
-    diff_id: Digest
-    compression: Compression
-    passage: Passage
-
-    @property
-    def readable_digest(self) -> Digest:
-        """The digest of the bytes that pass."""
-        return self.diff_id if self.compression is Compression.NONE else self.digest
 
 
 class UnpackRoot:

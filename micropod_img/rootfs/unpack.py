@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from micropod_img.models import Image
+    from micropod_img.rootfs.layer_blobs import LayerBlob
     from micropod_img.rootfs.snapshots import Call
-    from micropod_img.rootfs.umoci import LayerBlob
     from micropod_img.store.staging import Staging
     from micropod_img.store.store import Store
 

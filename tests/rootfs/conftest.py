@@ -16,6 +16,7 @@ from tests.support.processes import missing
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from micropod_img.rootfs.layer_blobs import LayerBlob
     from micropod_img.rootfs.umoci import UnpackRoot
 
 
@@ -45,7 +46,7 @@ def unpacked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     digests: list[str] = []
     real = umoci.UnpackRoot.unpack_layer
 
-    def counting(self: umoci.UnpackRoot, blob: umoci.LayerBlob, **arguments: object) -> None:
+    def counting(self: umoci.UnpackRoot, blob: LayerBlob, **arguments: object) -> None:
         digests.append(blob.digest)
         real(self, blob, **arguments)  # type: ignore[arg-type]  # its only one is handed on as it is
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from micropod_img.rootfs.umoci import LayerBlob, PassingBlob
+    from micropod_img.rootfs.layer_blobs import LayerBlob, PassingBlob
     from tests.support.faults import Change
     from tests.support.layers import Layer
     from tests.support.scripted import Fault, RecordedRequest

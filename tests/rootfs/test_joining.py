@@ -19,9 +19,9 @@ from micropod_img.rootfs.footprint import Footprint
 from micropod_img.rootfs.gate import GateReport
 from micropod_img.rootfs.gated import Passed
 from micropod_img.rootfs.joining import join
+from micropod_img.rootfs.layer_blobs import LayerBlob
 from micropod_img.rootfs.tar_headers import DIRECTORY, REGULAR
 from micropod_img.rootfs.tar_headers import Entry as TarEntry
-from micropod_img.rootfs.umoci import LayerBlob
 from tests.rootfs.faithful import CAPABILITY, MTIME, SECOND
 from tests.rootfs.local_images import LocalService
 from tests.rootfs.tar_layers import NOTHING, Node, extended, hard_links, header, tree

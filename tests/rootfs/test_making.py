@@ -17,7 +17,7 @@ import pytest
 from micropod_img.cancellation import CancelledError
 from micropod_img.digest import hex_of, sha256_of
 from micropod_img.errors import DiskError, MicropodError, ToolError
-from micropod_img.rootfs import commits, fuse_file, making, umoci
+from micropod_img.rootfs import commits, fuse_file, making
 from micropod_img.rootfs.chain import chain_ids
 from micropod_img.rootfs.commits import Commits
 from micropod_img.rootfs.mountinfo import mount_points
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from micropod_img.cancellation import Cancellation
     from micropod_img.rootfs.chain import ChainId
+    from micropod_img.rootfs.layer_blobs import LayerBlob
     from tests.rootfs.tar_layers import Node
 
 pytestmark = as_root
@@ -95,7 +96,7 @@ def around_umoci(
     """Have something around each run of umoci for one layer, given by its digest."""
     real = UnpackRoot.unpack_layer
 
-    def unpack_layer(self: UnpackRoot, blob: umoci.LayerBlob, **arguments: object) -> None:
+    def unpack_layer(self: UnpackRoot, blob: LayerBlob, **arguments: object) -> None:
         with around(blob.digest):
             real(self, blob, **arguments)  # type: ignore[arg-type]  # its only one is handed on as it is
 
@@ -106,6 +107,7 @@ def around_umoci(
 def test_large_layers_are_unpacked_at_the_same_time(
     layers: int, service: LocalService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(making, "_AT_ONCE", layers)
     everybody = threading.Barrier(layers, timeout=SECONDS)
 
     @contextlib.contextmanager
@@ -273,15 +275,16 @@ def test_a_snapshot_that_cannot_be_made_durable_is_told_of_and_leaves_nothing(
 def test_work_that_is_called_off_while_layers_are_unpacked_ends_and_leaves_nothing(
     service: LocalService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    everybody, real = threading.Barrier(3, timeout=SECONDS), UnpackRoot.unpack_layer
+    everybody, real = threading.Barrier(2, timeout=SECONDS), UnpackRoot.unpack_layer
 
-    def called_off(self: UnpackRoot, blob: umoci.LayerBlob, *, cancellation: Cancellation) -> None:
+    def called_off(self: UnpackRoot, blob: LayerBlob, *, cancellation: Cancellation) -> None:
         everybody.wait()
         cancellation.cancel()
         real(self, blob, cancellation=cancellation)
 
     layers = [random_layer(LARGE, seed=seed) for seed in range(4)]
     with monkeypatch.context() as patch:
+        patch.setattr(making, "_AT_ONCE", 2)
         patch.setattr(UnpackRoot, "unpack_layer", called_off)
         with pytest.raises(CancelledError):
             pod_of(service, *layers)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from micropod_img.problems import Verification
     from micropod_img.progress import Event
     from micropod_img.rootfs.drivers.driver import PodPaths
-    from micropod_img.rootfs.umoci import LayerBlob
+    from micropod_img.rootfs.layer_blobs import LayerBlob
 
 pytestmark = as_root
 

@@ -16,7 +16,7 @@ from micropod_img.cancellation import Cancellation, CancelledError
 from micropod_img.digest import sha256_of
 from micropod_img.errors import DiskError, IntegrityError, MicropodError, ToolError, UnsafeError
 from micropod_img.rootfs import umoci
-from micropod_img.rootfs.umoci import LayerBlob, UnpackRoot
+from micropod_img.rootfs.layer_blobs import LayerBlob
 from tests.rootfs.gate_checks import MIB
 from tests.rootfs.tar_layers import END, GNU, header, long_name, stored, tree
 from tests.rootfs.unpacking import archive_of, as_root, blob_of, config_of, new_root, unpack
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_subprocess import FakeProcess
+
+    from micropod_img.rootfs.umoci import UnpackRoot
 
 
 @pytest.mark.parametrize(
@@ -265,7 +267,8 @@ class TestOrdinaryUsers:
         made = stored(archive_of(self.PARTS))
         blob = blob_of(made.content, made.diff_id, tmp_path)
         code = (
-            "import sys; from pathlib import Path; from micropod_img.rootfs.umoci import LayerBlob, UnpackRoot\n"
+            "import sys; from pathlib import Path; from micropod_img.rootfs.layer_blobs import LayerBlob\n"
+            "from micropod_img.rootfs.umoci import UnpackRoot\n"
             "work, program, blob, digest, diff_id = sys.argv[1:]\n"
             "Path(work).mkdir(mode=0o700)\n"
             "root = UnpackRoot(Path(work), umoci=Path(program))\n"

@@ -11,7 +11,8 @@ import pytest
 
 from micropod_img.digest import Digest, sha256_of
 from micropod_img.rootfs.gate import check_layer
-from micropod_img.rootfs.umoci import LayerBlob, UnpackRoot
+from micropod_img.rootfs.layer_blobs import LayerBlob
+from micropod_img.rootfs.umoci import UnpackRoot
 from tests.rootfs.tar_layers import END, GZIP_LAYER, Node, stored, tree
 from tests.support.layers import Entry
 
